@@ -1,0 +1,116 @@
+"""Python source files as a labelled corpus: the standard library of the running interpreter, or any folder.
+
+Owns: reading the files, cutting them into examples of bounded size, and the labels that Python itself gives for free
+(package, module, and per character span: code token class, comment, docstring, string). Refuses: a folder that is not
+there or holds no Python source.
+"""
+
+import ast
+import io
+import keyword
+import sysconfig
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+from sparselight.corpus.base import ListCorpus
+from sparselight.errors import CorpusError
+from sparselight.protocols import Example, Span
+
+SKIPPED_FOLDERS = {"site-packages", "dist-packages", "__pycache__", "lib-dynload", "idlelib", "pydoc_data", "turtledemo"}
+MIN_LETTERS_FRAC = 0.35  # code and prose have over half letters; character tables and encoded blobs fall below this
+
+
+def stdlib_root() -> Path:
+    return Path(sysconfig.get_paths()["stdlib"])
+
+
+def iter_source_files(root: Path, include_tests: bool = True) -> Iterator[tuple[str, str]]:
+    """Yield (path relative to root, text) of each readable Python file, in sorted order, data tables left out."""
+    for path in sorted(root.rglob("*.py")):
+        relative = path.relative_to(root)
+        if SKIPPED_FOLDERS.intersection(relative.parts) or (not include_tests and _is_test(relative)):
+            continue
+        try:
+            with tokenize.open(path) as handle:
+                text = handle.read()
+        except (SyntaxError, UnicodeDecodeError, LookupError):
+            continue  # test data with a deliberately wrong encoding: not text in any sense that a model could use
+        except OSError as err:
+            raise CorpusError(
+                asked=f"read the corpus file {path}", why=err.strerror or str(err),
+                instead="make the file readable, or set corpus.root to another folder",
+            ) from err
+        if len(text) >= 40 and sum(map(str.isalpha, text)) / len(text) >= MIN_LETTERS_FRAC:
+            yield relative.as_posix(), text
+
+
+def _is_test(relative: Path) -> bool:
+    return any(part in ("test", "tests") for part in relative.parts[:-1]) or relative.name.startswith("test_")
+
+
+def cut_sections(text: str, max_chars: int) -> list[tuple[int, int]]:
+    """Cut a text at line starts into (start, end) pieces of at most max_chars characters that cover it exactly.
+
+    A piece ends where a top-level statement begins, else after a blank line, else at any line start; a single line
+    longer than max_chars is cut inside.
+    """
+    starts, offset = [], 0
+    for line in text.splitlines(keepends=True):
+        top = not line[0].isspace() and line[0] not in ")]}#\"'"
+        starts.append((offset, 2 if top else 1 if line.strip() == "" else 0))
+        offset += len(line)
+    sections, begin = [], 0
+    while len(text) - begin > max_chars:
+        window = [(rank, at) for at, rank in starts if begin + max_chars // 3 < at <= begin + max_chars]
+        end = max(window)[1] if window else begin + max_chars
+        sections.append((begin, end))
+        begin = end
+    if begin < len(text):
+        sections.append((begin, len(text)))
+    return sections
+
+
+def token_class_spans(text: str) -> list[Span]:
+    """Character spans labelled by Python's own tokenizer: keyword, name, number, operator, string, docstring, comment.
+
+    A file that the tokenizer refuses (another language version, deliberate errors) yields the spans up to the fault.
+    """
+    line_starts = [0]
+    for line in text.splitlines(keepends=True):
+        line_starts.append(line_starts[-1] + len(line))
+    docstrings = _docstring_positions(text)
+    spans: list[Span] = []
+    names = {tokenize.NUMBER: "number", tokenize.OP: "operator", tokenize.STRING: "string", tokenize.COMMENT: "comment"}
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == tokenize.NAME:
+                value = "keyword" if keyword.iskeyword(token.string) else "name"
+            elif token.type in names:
+                value = "docstring" if token.start in docstrings else names[token.type]
+            else:
+                continue
+            start = line_starts[token.start[0] - 1] + token.start[1]
+            spans.append(Span(start, start + len(token.string), "token_class", value))
+    except (tokenize.TokenError, SyntaxError, IndexError):
+        pass
+    return spans
+
+
+def _docstring_positions(text: str) -> set[tuple[int, int]]:
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set()
+    positions = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node, clean=False) is not None:
+            expression = node.body[0]
+            positions.add((expression.lineno, expression.col_offset))
+    return positions
+
+
+def module_name(path: str) -> str:
+    """Dotted module name of a path relative to the library root: `asyncio/sslproto.py` -> `asyncio.sslproto`."""
+    parts = path.removesuffix(".py").split("/")
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
