@@ -12,7 +12,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from sparselight.records import StoreManifest
+    from sparselight.records import Context, StoreManifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,7 @@ class Store(Protocol):
 
     def read(self, rows: np.ndarray, site: str) -> Float[Tensor, "token d_in"]: ...  # fp32
     def tokens(self) -> "pa.Table": ...  # example, position, token_id, char_start, char_end, one line a row of the store
+    def examples(self) -> "pa.Table": ...  # example, id, group, one line an example; `example` is what tokens() refers to
     def rows_of(self, examples: Sequence[str]) -> np.ndarray: ...  # rows of the examples with these ids, ascending
 
 
@@ -133,6 +134,13 @@ class Reconstructor(Protocol):
     """Anything that replaces activations by an approximation: an SAE, PCA, a mean. What the evaluation compares."""
 
     def reconstruct(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]: ...
+
+
+class Renderer(Protocol):
+    """How tokens with activations look, for one modality: on a page and in an LLM prompt. Text of the corpus never becomes markup."""
+
+    def html(self, context: "Context") -> str: ...
+    def prompt(self, context: "Context") -> str: ...
 
 
 class Progress(Protocol):

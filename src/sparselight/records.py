@@ -274,13 +274,22 @@ class EditResult(Part):
     """The same for a random latent of the nearest firing rate."""
 
 
+class InterventionRecord(Record):
+    """The edits that a run tried."""
+
+    KIND: ClassVar[str] = "interventions"
+    results: list[EditResult]
+
+
 class StageRecord(Record):
     """A finished stage of a run. The stage's folder is complete if and only if this file stands in it."""
 
     KIND: ClassVar[str] = "stage"
     stage: str
     hash: str
-    """Of the stage's resolved config, its inputs' hashes and the record versions; names the folder."""
+    """Of the stage's resolved config, its inputs' outputs and the record version; names the folder."""
+    output: str
+    """Fingerprint of what the stage made where it has one (a corpus, a subject), else its hash: what later stages hash in."""
     inputs: dict[str, str]
     config: dict[str, Any]
     wall_s: float

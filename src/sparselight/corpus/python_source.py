@@ -10,8 +10,12 @@ import io
 import keyword
 import sysconfig
 import tokenize
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 from sparselight.corpus.base import ListCorpus
 from sparselight.errors import CorpusError
@@ -19,6 +23,43 @@ from sparselight.protocols import Example, Span
 
 SKIPPED_FOLDERS = {"site-packages", "dist-packages", "__pycache__", "lib-dynload", "idlelib", "pydoc_data", "turtledemo"}
 MIN_LETTERS_FRAC = 0.35  # code and prose have over half letters; character tables and encoded blobs fall below this
+
+
+class PythonSource(ListCorpus):
+    """Sections of Python files; the file is the group, package and module are labels, code token classes are spans."""
+
+    @classmethod
+    def read(cls, root: Path, include_tests: bool, section_chars: int) -> Self:
+        """Read every Python file under a folder and cut it into sections of at most `section_chars` characters."""
+        examples = []
+        for path, text in iter_source_files(root, include_tests):
+            module = module_name(path)
+            labels = {"package": module.split(".")[0], "module": module}
+            for number, (start, end) in enumerate(cut_sections(text, section_chars)):
+                examples.append(Example(f"{path}#{number}", text[start:end], path, labels))
+        return cls(examples, str(root))
+
+    @cached_property
+    def _members(self) -> dict[str, list[Example]]:
+        members: dict[str, list[Example]] = {}
+        for example in self.examples:
+            members.setdefault(example.group, []).append(example)
+        return members
+
+    def annotate(self, examples: Sequence[Example]) -> list[Example]:
+        """Fill in `token_class` spans. A section is labelled in the light of the whole file where this corpus holds all of it."""
+        spans: dict[str, tuple[Span, ...]] = {}
+        for group in dict.fromkeys(example.group for example in examples):
+            members = sorted(self._members[group], key=lambda member: int(member.id.rpartition("#")[2]))
+            found, offset = token_class_spans("".join(member.text for member in members)), 0
+            for member in members:
+                end = offset + len(member.text)
+                spans[member.id] = tuple(
+                    Span(max(span.start, offset) - offset, min(span.end, end) - offset, span.name, span.value)
+                    for span in found if span.start < end and span.end > offset
+                )
+                offset = end
+        return [replace(example, spans=spans[example.id]) for example in examples]
 
 
 def stdlib_root() -> Path:
@@ -77,7 +118,7 @@ def token_class_spans(text: str) -> list[Span]:
     A file that the tokenizer refuses (another language version, deliberate errors) yields the spans up to the fault.
     """
     line_starts = [0]
-    for line in text.splitlines(keepends=True):
+    for line in io.StringIO(text):  # lines as the tokenizer sees them: a form feed does not end one
         line_starts.append(line_starts[-1] + len(line))
     docstrings = _docstring_positions(text)
     spans: list[Span] = []
@@ -99,7 +140,9 @@ def token_class_spans(text: str) -> list[Span]:
 
 def _docstring_positions(text: str) -> set[tuple[int, int]]:
     try:
-        tree = ast.parse(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the text's own invalid escapes are not the user's concern
+            tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return set()
     positions = set()

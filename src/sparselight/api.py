@@ -1,0 +1,130 @@
+"""The public functions, one a stage: the same code that `sparselight run` calls, on objects instead of run folders."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparselight.corpus import CorpusConfig, ListCorpus
+from sparselight.corpus import load_corpus as _load_corpus
+from sparselight.errors import ConfigError
+from sparselight.evaluate import Contender, EvaluateConfig, pca, untrained
+from sparselight.evaluate import evaluate as _evaluate
+from sparselight.interpret import ExplainConfig, TokenSet
+from sparselight.interpret import explain as _explain
+from sparselight.intervene import edit_function
+from sparselight.pipeline import Result, load_recipe, run_pipeline
+from sparselight.protocols import Progress, no_progress
+from sparselight.records import Card, Edit, EvalRecord
+from sparselight.sae import Sae, load_sae, stitch
+from sparselight.select import SelectConfig, select_examples
+from sparselight.store import FolderStore, HarvestConfig
+from sparselight.store import harvest as _harvest
+from sparselight.subjects import CausalLM, SubjectConfig
+from sparselight.subjects import load_subject as _load_subject
+from sparselight.train import TrainConfig, train_sae
+
+__all__ = ["evaluate", "explain", "harvest", "load_corpus", "load_sae", "load_subject", "run", "select", "steer", "stitch", "train"]
+
+CONTROL_ROWS = 40_000
+
+
+def load_subject(source: str = "demo", **settings: Any) -> CausalLM:
+    """Load the model under study: `demo`, a Hugging Face name, or a folder. Settings are those of `subject` in a recipe."""
+    return _load_subject(SubjectConfig.parse({"source": source, **settings}, "subject"))
+
+
+def load_corpus(root: str = "stdlib", **settings: Any) -> ListCorpus:
+    """Read a corpus: `stdlib` or a folder. Settings are those of `corpus` in a recipe."""
+    return _load_corpus(CorpusConfig.parse({"root": root, **settings}, "corpus"))
+
+
+def select(corpus: ListCorpus, subject: CausalLM, seeds: Sequence[str], max_tokens: int, **settings: Any) -> ListCorpus:
+    """The examples of a corpus that are most like the seed files, up to a budget in tokens."""
+    config = SelectConfig.parse({"seeds": list(seeds), "max_tokens": max_tokens, **settings}, "select")
+    return corpus.subset(sorted(select_examples(corpus, config, subject.n_tokens).examples))
+
+
+def harvest(subject: CausalLM, corpus: ListCorpus, site: str, folder: str | Path, progress: Progress = no_progress, **settings: Any) -> FolderStore:
+    """Store the activations of a corpus at a site; an interrupted store in that folder is gone on with."""
+    config = HarvestConfig.parse({"site": site, **settings}, "harvest")
+    return _harvest(subject, corpus.examples, [site], Path(folder), config, corpus.fingerprint(), progress)
+
+
+def train(store: FolderStore, folder: str | Path, base: Sae | None = None, site: str | None = None, progress: Progress = no_progress, **settings: Any) -> Sae:
+    """Train an SAE on a store; with `base`, a residual SAE on what that frozen SAE leaves. Settings are those of `train` in a recipe."""
+    config = TrainConfig.parse(settings, "train")
+    return train_sae(store, None, site or only_site(store), config, Path(folder), store.manifest.subject, base, progress)
+
+
+def evaluate(
+    subject: CausalLM, coders: Mapping[str, Sae], datasets: Mapping[str, ListCorpus], store: FolderStore,
+    site: str | None = None, progress: Progress = no_progress, **settings: Any,
+) -> EvalRecord:
+    """Measure SAEs on held-out examples beside their controls (an untrained SAE, PCA with as many components as l0).
+
+    Args:
+        coders: by name; differences are taken to the first.
+        store: training activations, on which the controls and the mean are fitted.
+    """
+    site = site or only_site(store)
+    x = store.read(np.unique(np.linspace(0, store.n_tokens - 1, CONTROL_ROWS).astype(np.int64)), site)
+    first = next(iter(coders))
+    contenders = {name: Contender(coder, is_control=False) for name, coder in coders.items()}
+    contenders["untrained SAE"] = Contender(untrained(coders[first], x, seed=0), is_control=True)
+    n_components = max(1, round(float(coders[first].encode(x[:4096]).indptr.diff().double().mean())))
+    contenders[f"PCA, {n_components} components"] = Contender(pca(x, n_components), is_control=True)
+    config = EvaluateConfig.parse(settings, "evaluate")
+    return _evaluate(contenders, subject, {name: part.examples for name, part in datasets.items()}, site, x.mean(0), config, progress, base=first)
+
+
+def explain(
+    subject: CausalLM, coders: Mapping[str, Sae], explain_on: Mapping[str, FolderStore], score_on: Mapping[str, FolderStore], corpus: ListCorpus,
+    site: str | None = None, progress: Progress = no_progress, **settings: Any,
+) -> list[Card]:
+    """A card for every latent: what predicts its firing on `explain_on`, with its evidence on `score_on` beside shuffled labels.
+
+    Args:
+        explain_on, score_on: stores by name (`general`, `domain`); no example may stand on both sides.
+        corpus: holds the examples of all the stores.
+    """
+    by_id = {example.id: example for example in corpus}
+    site = site or only_site(next(iter(explain_on.values())))
+
+    def sets(stores: Mapping[str, FolderStore]) -> list[TokenSet]:
+        result = []
+        for name, store in stores.items():
+            examples = corpus.annotate([by_id[identifier] for identifier in store.examples().column("id").to_pylist()])
+            result.append(TokenSet(name, store, np.arange(store.n_tokens), {example.id: example for example in examples}))
+        return result
+
+    return _explain(coders, sets(explain_on), sets(score_on), site, subject, ExplainConfig.parse(settings, "explain"), progress)
+
+
+def steer(
+    subject: CausalLM, sae: Sae, latents: Sequence[int], operation: str, amount: float, prompt: str,
+    n_tokens: int = 40, temperature: float = 0.0, seed: int = 0, site: str | None = None,
+) -> str:
+    """Continue a text with latents edited (vocab.EDIT_OPERATIONS: ablate, clamp, scale, add); returns the continuation.
+
+    Args:
+        site: where the SAE was trained; needed only for an SAE without a sparselight.json.
+    """
+    site = site or (sae.record.site if sae.record else None)
+    if site is None:
+        raise ConfigError(asked="steer with this SAE", why="it does not say at which site it was trained", instead="give site=, for example site='resid_post.2'")
+    edit = Edit(site=site, latents=list(latents), operation=operation, amount=amount)
+    return subject.generate(prompt, n_tokens, {site: edit_function(edit, sae)}, temperature, seed)
+
+
+def run(recipe: str | Path, out: str | Path, overrides: Sequence[str] = ()) -> Result:
+    """Run a whole recipe (`demo`, or a TOML file) in a folder; finished stages are skipped."""
+    return run_pipeline(load_recipe(recipe, overrides), Path(out))
+
+
+def only_site(store: FolderStore) -> str:
+    sites = list(store.manifest.sites)
+    if len(sites) != 1:
+        raise ConfigError(asked="use this store without naming a site", why=f"it holds {len(sites)} sites", instead=f"give site=, one of {', '.join(sites)}")
+    return sites[0]

@@ -1,0 +1,73 @@
+"""The command line: one short file a verb. Results go to stdout, progress and logs to stderr; user errors end with exit code 2."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from sparselight import __version__
+from sparselight.cli.demo import demo
+from sparselight.cli.doctor_command import doctor_command
+from sparselight.cli.run import run
+from sparselight.errors import SparselightError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+    help="Find, name, test and steer the features inside any PyTorch model with sparse autoencoders.",
+)
+app.command()(demo)
+app.command()(run)
+app.command("doctor")(doctor_command)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")] = False,  # noqa: ARG001
+) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the `sparselight` command."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        app(args=arguments, standalone_mode=False)
+    except SparselightError as err:
+        if "--debug" in arguments:
+            raise
+        if "--json" in arguments:
+            print(json.dumps(err.to_dict()))
+        print(f"sparselight: {err}", file=sys.stderr)
+        sys.exit(2)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except typer.Abort:
+        _interrupted()
+    except KeyboardInterrupt:
+        _interrupted()
+    except typer.BadParameter as err:
+        err.show()
+        sys.exit(2)
+    except Exception as err:
+        if not _is_usage_error(err):
+            raise
+        err.show()  # type: ignore[attr-defined]
+        sys.exit(2)
+
+
+def _is_usage_error(err: Exception) -> bool:
+    import click
+
+    return isinstance(err, click.ClickException)
+
+
+def _interrupted() -> None:
+    print("sparselight: interrupted. Finished stages and checkpoints are kept: run the same command again to go on.", file=sys.stderr)
+    sys.exit(130)

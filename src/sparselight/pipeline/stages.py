@@ -1,0 +1,235 @@
+"""The stages of a recipe: what each reads of the ones before, does, and leaves in its folder.
+
+    corpus     train.parquet, held_out.parquet            select     domain_train.parquet, domain_held_out.parquet, selection.parquet
+    harvest    general_train/ general_held_out/ domain_train/ domain_held_out/   (activation stores)
+    train      sae/, log.jsonl                            residual   sae/, control/sae/, stitched/, log.jsonl
+    evaluate   evaluation.json                            explain    catalogue.duckdb
+    intervene  interventions.json                         report     report.html
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sparselight.corpus import CLASSES, ListCorpus, load_corpus, source_fingerprint
+from sparselight.errors import CorpusError
+from sparselight.evaluate import Contender, evaluate, pca, untrained
+from sparselight.interpret import TokenSet, domain_cards, explain, is_supported, load_catalogue, save_catalogue
+from sparselight.pipeline.engine import Run, Stage
+from sparselight.pipeline.recipe import Recipe
+from sparselight.pipeline.showing import pick_edits, write_run_report
+from sparselight.protocols import Progress
+from sparselight.records import EvalRecord, InterventionRecord
+from sparselight.sae import Sae, load_sae, save_stitched, stitch
+from sparselight.select import Selection, select_examples
+from sparselight.store import FolderStore, harvest
+from sparselight.subjects import CausalLM, load_subject
+from sparselight.train import train_sae
+
+STORES = ("general_train", "general_held_out", "domain_train", "domain_held_out")
+CONTROL_ROWS = 40_000  # training activations on which controls (PCA, untrained SAE) and the mean are fitted
+
+
+class RunStages:
+    """The stage list of one recipe over one run folder, and how later code opens what the stages left."""
+
+    def __init__(self, recipe: Recipe, run: Run):
+        self.recipe, self.run = recipe, run
+
+    def stages(self) -> list[Stage]:
+        """All stages in order, each with the settings and inputs that determine its output."""
+        recipe = self.recipe
+        seed_groups = list(recipe.select.seeds)
+        subject = {"subject": recipe.subject.model_dump(mode="json"), "fingerprint": self.subject.fingerprint}
+        return [
+            Stage("corpus", (), {**recipe.corpus.model_dump(mode="json"), "source": source_fingerprint(recipe.corpus), "always_train": seed_groups}, self.corpus),
+            Stage("select", ("corpus",), {**recipe.select.model_dump(mode="json"), **subject}, self.select),
+            Stage("harvest", ("corpus", "select"), {**recipe.harvest.model_dump(mode="json"), **recipe.sample.model_dump(mode="json"), **subject}, self.harvest),
+            Stage("train", ("harvest",), recipe.train.model_dump(mode="json"), self.train),
+            Stage("residual", ("harvest", "train"), recipe.residual.model_dump(mode="json"), self.residual),
+            Stage("evaluate", ("corpus", "harvest", "train", "residual"), recipe.evaluate.model_dump(mode="json"), self.evaluate),
+            Stage("explain", ("corpus", "harvest", "train", "residual"), recipe.explain.model_dump(mode="json"), self.explain),
+            Stage("intervene", ("corpus", "explain"), recipe.intervene.model_dump(mode="json"), self.intervene),
+            Stage("report", ("corpus", "select", "harvest", "train", "residual", "evaluate", "explain", "intervene"), {"name": recipe.name}, self.report),
+        ]
+
+    # What the stages left, opened once.
+
+    @cached_property
+    def subject(self) -> CausalLM:
+        return load_subject(self.recipe.subject)
+
+    def corpus_side(self, side: str) -> ListCorpus:
+        return self._load_corpus(self.run.path("corpus") / f"{side}.parquet")
+
+    def domain_side(self, side: str) -> ListCorpus:
+        return self._load_corpus(self.run.path("select") / f"domain_{side}.parquet")
+
+    def _load_corpus(self, path: Path) -> ListCorpus:
+        return CLASSES[self.recipe.corpus.kind].load(path, str(self.recipe.corpus.path()))
+
+    def store(self, name: str) -> FolderStore:
+        return FolderStore.open(self.run.path("harvest") / name)
+
+    def base(self) -> Sae:
+        return load_sae(self.run.path("train") / "sae")
+
+    def residual_sae(self) -> Sae:
+        return load_sae(self.run.path("residual") / "sae")
+
+    @property
+    def site(self) -> str:
+        return self.recipe.harvest.site
+
+    # The stages.
+
+    def corpus(self, folder: Path, progress: Progress) -> dict[str, Any]:
+        corpus = load_corpus(self.recipe.corpus)
+        progress(1, 2)
+        train, held_out = corpus.split(self.recipe.corpus.held_out_frac, self.recipe.corpus.seed, self.recipe.select.seeds)
+        train.save(folder / "train.parquet")
+        held_out.save(folder / "held_out.parquet")
+        progress(2, 2)
+        return {
+            "output": f"{train.fingerprint()}-{held_out.fingerprint()}", "origin": corpus.origin, "n_examples": len(corpus), "n_groups": len(corpus.groups()),
+            "n_chars": sum(len(example.text) for example in corpus), "n_groups_held_out": len(held_out.groups()),
+        }
+
+    def select(self, folder: Path, progress: Progress) -> dict[str, Any]:
+        train, held_out = self.corpus_side("train"), self.corpus_side("held_out")
+        both = type(train)([*train, *held_out], train.origin)
+        selection = select_examples(both, self.recipe.select, self.subject.n_tokens, progress)
+        sides = {"train": [i for i in selection.examples if i < len(train)], "held_out": [i for i in selection.examples if i >= len(train)]}
+        groups = {side: sorted({both[i].group for i in indices}) for side, indices in sides.items()}
+        for side, indices in sides.items():
+            if not indices:
+                raise CorpusError(asked=f"select a {side} part of the domain", why=f"none of the {len(selection.examples)} selected examples is in it",
+                                  instead="raise select.max_tokens, change corpus.held_out_frac, or give other select.seeds")
+            both.subset(indices).save(folder / f"domain_{side}.parquet")
+        selection.save(folder / "selection.parquet")
+        return {**selection.summary(), "n_examples_held_out": len(sides["held_out"]), "n_groups_train": len(groups["train"]), "n_groups_held_out": len(groups["held_out"]),
+                "groups_held_out": groups["held_out"][:12]}
+
+    def harvest(self, folder: Path, progress: Progress) -> dict[str, Any]:
+        sample, count = self.recipe.sample, self.subject.n_tokens
+        parts = {
+            "general_train": self.corpus_side("train").sample(sample.general_tokens, count, sample.seed),
+            "general_held_out": self.corpus_side("held_out").sample(sample.held_out_tokens, count, sample.seed),
+            "domain_train": self.domain_side("train"), "domain_held_out": self.domain_side("held_out"),
+        }
+        sizes = [sum(len(example.text) for example in part) for part in parts.values()]
+        summary: dict[str, Any] = {"site": self.site}
+        for number, (name, part) in enumerate(parts.items()):
+            store = harvest(self.subject, part.examples, [self.site], folder / name, self.recipe.harvest, part.fingerprint(),
+                            share_of(progress, sizes, number))
+            summary[f"{name}_tokens"] = store.n_tokens
+            summary[f"{name}_groups"] = len(part.groups())
+        summary["d_in"] = store.manifest.sites[self.site]
+        summary["bytes"] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        return summary
+
+    def train(self, folder: Path, progress: Progress) -> dict[str, Any]:
+        sae = train_sae(self.store("general_train"), None, self.site, self.recipe.train, folder, self.subject.ref(), progress=progress)
+        return sae_summary(sae)
+
+    def residual(self, folder: Path, progress: Progress) -> dict[str, Any]:
+        base, config, ref = self.base(), self.recipe.residual, self.subject.ref()
+        residual = train_sae(self.store("domain_train"), None, self.site, config, folder, ref, base, share_of(progress, [1, 1], 0))
+        train_sae(self.store("general_train"), None, self.site, config, folder / "control", ref, base, share_of(progress, [1, 1], 1))
+        save_stitched(stitch(base, residual), folder / "stitched")
+        return sae_summary(residual)
+
+    def evaluate(self, folder: Path, progress: Progress) -> dict[str, Any]:
+        x = self.control_sample()
+        base, residual, control = self.base(), self.residual_sae(), load_sae(self.run.path("residual") / "control" / "sae")
+        assert base.record is not None
+        k = round(base.record.l0)
+        contenders = {
+            "base": Contender(base, is_control=False),
+            "base+residual": Contender(stitch(base, residual), is_control=False),
+            "base+general residual": Contender(stitch(base, control), is_control=True),
+            "untrained SAE": Contender(untrained(base, x, seed=0), is_control=True),
+            f"PCA, {k} components": Contender(pca(x, k), is_control=True),
+        }
+        datasets = {"general": self.held_out("general"), "domain": self.held_out("domain")}
+        record = evaluate(contenders, self.subject, datasets, self.site, x.mean(0), self.recipe.evaluate, progress)
+        record.save(folder / "evaluation.json")
+        return {"n_tokens": record.n_tokens}
+
+    def explain(self, folder: Path, progress: Progress) -> dict[str, Any]:
+        coders = {"base": self.base(), "residual": self.residual_sae()}
+        cards = explain(coders, self.token_sets("train"), self.token_sets("held_out"), self.site, self.subject, self.recipe.explain, progress)
+        save_catalogue(cards, folder)
+        supported = [card for card in cards if is_supported(card)]
+        return {"n_cards": len(cards), "n_explained": sum(card.explanation is not None for card in cards), "n_supported": len(supported),
+                "n_domain_supported": len(domain_cards(supported))}
+
+    def intervene(self, folder: Path, progress: Progress) -> dict[str, Any]:
+        cards = load_catalogue(self.run.path("explain"))
+        coders = {"base": self.base(), "residual": self.residual_sae()}
+        examples = {example.id: example for side in ("train", "held_out") for part in (self.corpus_side(side), self.domain_side(side)) for example in part}
+        results = pick_edits(self.subject, coders, cards, examples, self.held_out("general"), self.site, self.recipe.intervene, progress)
+        InterventionRecord(results=results).save(folder / "interventions.json")
+        return {"n_edits": len(results)}
+
+    def report(self, folder: Path, progress: Progress) -> dict[str, Any]:
+        evaluation = EvalRecord.load(self.run.path("evaluate") / "evaluation.json")
+        edits = InterventionRecord.load(self.run.path("intervene") / "interventions.json").results
+        write_run_report(self.run, self.recipe, evaluation, load_catalogue(self.run.path("explain")), edits,
+                         {"base": self.base(), "residual": self.residual_sae()}, folder / "report.html")
+        progress(1, 1)
+        return {"bytes": (folder / "report.html").stat().st_size}
+
+    # Pieces shared by several stages.
+
+    def control_sample(self) -> Float[Tensor, "token d_in"]:
+        """Evenly spaced rows of the general training store."""
+        store = self.store("general_train")
+        return store.read(np.unique(np.linspace(0, store.n_tokens - 1, CONTROL_ROWS).astype(np.int64)), self.site)
+
+    def held_out(self, name: str) -> list[Any]:
+        """Held-out examples of `general` or `domain`, those that were harvested."""
+        side = self.corpus_side("held_out") if name == "general" else self.domain_side("held_out")
+        return examples_in(self.store(f"{name}_held_out"), side)
+
+    def token_sets(self, side: str) -> list[TokenSet]:
+        """The general and the domain store of one side with their annotated examples."""
+        sets, whole = [], self.corpus_side(side)
+        for name in ("general", "domain"):
+            store = self.store(f"{name}_{side}")
+            examples = whole.annotate(examples_in(store, whole))
+            sets.append(TokenSet(name, store, np.arange(store.n_tokens), {example.id: example for example in examples}))
+        return sets
+
+
+def examples_in(store: FolderStore, corpus: ListCorpus) -> list[Any]:
+    """The examples of a corpus that a store holds, in the store's order."""
+    by_id = {example.id: example for example in corpus}
+    return [by_id[identifier] for identifier in store.examples().column("id").to_pylist()]
+
+
+def sae_summary(sae: Sae) -> dict[str, Any]:
+    assert sae.record is not None
+    return {"n_latents": sae.n_latents, "l0": sae.record.l0, "n_dead": sae.record.n_dead, "n_tokens_seen": sae.record.n_tokens_seen, "weights": sae.weights_hash()}
+
+
+def share_of(progress: Progress, sizes: Sequence[float], number: int) -> Progress:
+    """A Progress for part `number` of work whose parts have these sizes."""
+    before, total = sum(sizes[:number]), sum(sizes)
+
+    def report(done: float, part_total: float, note: str = "") -> None:
+        progress(before + sizes[number] * done / max(part_total, 1e-9), total, note)
+
+    return report
+
+
+def selection_summary(run: Run) -> dict[str, Any]:
+    """The selection as the report shows it."""
+    return {**asdict(Selection.load(run.path("select") / "selection.parquet")), **run.records["select"].summary}
