@@ -12,7 +12,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from sparselight.records import Context, StoreManifest
+    from sparselight.records import Context, StoreManifest, SubjectRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,7 @@ class Subject(Protocol):
     fingerprint: str  # hash of weights, tokenizer and token policy: a store made from another one is refused
     device: torch.device
 
+    def ref(self) -> "SubjectRef": ...
     def sites(self) -> list[str]: ...
     def d_site(self, site: str) -> int: ...
     def prepare(self, examples: Sequence[Example]) -> Batch: ...

@@ -16,6 +16,7 @@ class Metric(NamedTuple):
 
 METRICS: dict[str, Metric] = {row.name: row for row in [
     Metric("fvu", "Fraction of variance unexplained", "sum ||x - x_hat||^2 / sum ||x - mean(x)||^2 over all tokens, one global mean", "lower", "0 ..", "SAEBench core (corrected form)"),
+    Metric("fvu_change_frac", "Relative change of fvu", "fvu / fvu of the base coder - 1, on the same tokens", "lower", "-1 ..", "ours; SAE Boost states the like of explained variance"),
     Metric("explained_variance", "Explained variance", "1 - fvu", "higher", ".. 1", "SAEBench core (corrected form)"),
     Metric("cosine", "Cosine similarity", "mean over tokens of <x, x_hat> / (||x|| ||x_hat||)", "higher", "-1 .. 1", "SAEBench core"),
     Metric("l0", "Active latents a token", "mean over tokens of the number of non-zero latents", "neither", "0 .. n_latents", "SAEBench core"),

@@ -66,8 +66,12 @@ def find_families(frame: TokenFrame, token_text: Callable[[int], str]) -> list[F
     return [*fixed, *labels]
 
 
-def make_hypotheses(families: Sequence[Family], n_explain: int, min_support: int) -> Hypotheses:
-    """Keep the values with at least `min_support` tokens among the first `n_explain`: the held-out tokens have no say."""
+def make_hypotheses(families: Sequence[Family], group: Int[np.ndarray, " token"], n_explain: int, min_support: int, min_groups: int) -> Hypotheses:
+    """Keep the values with enough tokens and enough groups among the first `n_explain` tokens: the held-out ones have no say.
+
+    A label of one group alone (the module of a file) can never occur on held-out groups, so it could win the search and never
+    be proven.
+    """
     labels: list[str] = []
     texts: list[str] = []
     ranks: list[int] = []
@@ -75,7 +79,7 @@ def make_hypotheses(families: Sequence[Family], n_explain: int, min_support: int
     for rank, family in enumerate(families):
         explain = family.codes[:n_explain]
         support = np.bincount(explain[explain >= 0], minlength=len(family.values))
-        kept = np.flatnonzero(support >= min_support)
+        kept = np.flatnonzero((support >= min_support) & (_groups_of(explain, group[:n_explain], len(family.values)) >= min_groups))
         number = np.full(len(family.values) + 1, NO_VALUE, dtype=np.int32)  # the last entry serves the code -1
         number[kept] = len(labels) + np.arange(len(kept))
         columns.append(number[family.codes])
@@ -96,6 +100,14 @@ def describe(name: str, kind: str, value: str) -> str:
         return "the first token of an example" if value == "1" else f"token {value} of an example"
     words = {"word": "the word", "piece": "a piece that reads", "token": "the token", "after": "after the word", "line": "on lines whose first word is"}
     return f"{words[name]} `{shown}`"
+
+
+def _groups_of(codes: Codes, group: np.ndarray, n_values: int) -> np.ndarray:
+    """In how many groups each value occurs."""
+    some = codes >= 0
+    n_groups = int(group.max()) + 1
+    pairs = np.unique(codes[some] * n_groups + group[some])
+    return np.bincount(pairs // n_groups, minlength=n_values)
 
 
 class _JoinedText:

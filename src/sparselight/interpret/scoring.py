@@ -30,14 +30,18 @@ class Scores:
     n_labelled: Int[np.ndarray, " latent"]
 
 
-def entry_hits(firing: sparse.csc_matrix, choice: Choice, columns: Int[np.ndarray, "family token"], rank: Int[np.ndarray, " hypothesis"]) -> Bool[np.ndarray, " entry"]:
+Columns = Int[np.ndarray, "family token"]
+Ranks = Int[np.ndarray, " hypothesis"]
+
+
+def entry_hits(firing: sparse.csc_matrix, choice: Choice, columns: Columns, rank: Ranks) -> Bool[np.ndarray, " entry"]:
     """For each firing (entry of the matrix): does the latent's hypothesis label that token?"""
     wanted = np.repeat(choice.hypothesis, np.diff(firing.indptr))
-    family = rank[wanted]  # a hypothesis of -1 reads some family and matches nothing, see below
+    family = rank[wanted]  # for a latent without hypothesis (-1) some family is read, and the second condition drops it
     return (columns[family, firing.indices] == wanted) & (wanted >= 0)
 
 
-def held_out_f1(firing: sparse.csc_matrix, choice: Choice, columns: Int[np.ndarray, "family token"], rank: Int[np.ndarray, " hypothesis"]) -> Float[np.ndarray, " latent"]:
+def held_out_f1(firing: sparse.csc_matrix, choice: Choice, columns: Columns, rank: Ranks) -> Float[np.ndarray, " latent"]:
     """F1 = 2 TP / (n_fires + n_labelled) of the chosen hypotheses, without intervals: what each shuffle of the control yields."""
     n_fires = np.diff(firing.indptr)
     latent = np.repeat(np.arange(len(n_fires)), n_fires)
@@ -49,8 +53,8 @@ def held_out_f1(firing: sparse.csc_matrix, choice: Choice, columns: Int[np.ndarr
 def score(
     firing: sparse.csc_matrix,
     choice: Choice,
-    columns: Int[np.ndarray, "family token"],
-    rank: Int[np.ndarray, " hypothesis"],
+    columns: Columns,
+    rank: Ranks,
     group: Int[np.ndarray, " token"],
     n_bootstrap: int,
     seed: int,

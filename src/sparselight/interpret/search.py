@@ -19,6 +19,7 @@ from scipy import sparse
 
 BLOCK_ENTRIES = 8_000_000  # of a latent x hypothesis product held at once: about 100 MB with its indices
 TIE = 0.01  # an F1 within this of the best counts as equal, and the simpler family wins
+TIE_FRAC = 0.1  # but never more than this fraction of the best, or any label would tie for a latent that none fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def search(
     columns: Int[np.ndarray, "family token"],
     rank: Int[np.ndarray, " hypothesis"],
 ) -> Choice:
-    """Choose hypothesis and threshold by F1; among those within 0.01 of the best the simplest family, then F1, then the lowest threshold.
+    """Choose hypothesis and threshold by F1; among ties (see `TIE`) the simplest family, then the highest F1, then the lowest threshold.
 
     Args:
         firings: one firing matrix a threshold, the lowest threshold first.
@@ -87,14 +88,14 @@ def _best_in_block(firings: Sequence[sparse.csc_matrix], part: slice, labels: sp
                    rank: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Latent, threshold number, hypothesis and F1 of each latent of a block that meets any hypothesis."""
     candidates = []
-    for level, matrix in enumerate(firings):
+    for number, matrix in enumerate(firings):
         fires = matrix[:, part].T.tocsr()  # a view of the columns: [latent, token]
-        latent, hypothesis, f1 = _near_best(fires @ labels, np.diff(fires.indptr), n_labelled)
-        candidates.append((latent, np.full(len(latent), level), hypothesis, f1))
-    latent, level, hypothesis, f1 = (np.concatenate(column) for column in zip(*candidates, strict=True))
+        near_best = _near_best(fires @ labels, np.diff(fires.indptr), n_labelled)
+        candidates.append((np.full(len(near_best[0]), number), *near_best))
+    level, latent, hypothesis, f1 = (np.concatenate(column) for column in zip(*candidates, strict=True))
     best = np.zeros(part.stop - part.start)
     np.maximum.at(best, latent, f1)
-    near = f1 >= best[latent] - TIE
+    near = f1 >= _tie_floor(best)[latent]
     latent, level, hypothesis, f1 = latent[near], level[near], hypothesis[near], f1[near]
     order = np.lexsort((hypothesis, level, -f1, rank[hypothesis], latent))
     first = order[np.unique(latent[order], return_index=True)[1]]
@@ -109,9 +110,13 @@ def _near_best(hits: Any, n_fires: np.ndarray, n_labelled: np.ndarray) -> tuple[
     best = np.zeros(len(counts))
     if some.any():
         best[some] = np.maximum.reduceat(f1, hits.indptr[:-1][some])
-    near = np.flatnonzero(f1 >= np.repeat(best - TIE, counts))
+    near = np.flatnonzero(f1 >= np.repeat(_tie_floor(best), counts))
     latent = np.searchsorted(hits.indptr, near, side="right") - 1
     return latent, hits.indices[near].astype(np.int64), f1[near]
+
+
+def _tie_floor(best: np.ndarray) -> np.ndarray:
+    return best - np.minimum(TIE, TIE_FRAC * best)
 
 
 def rolled(columns: Int[np.ndarray, "family token"], parts: Sequence[slice], rng: np.random.Generator) -> Int[np.ndarray, "family token"]:

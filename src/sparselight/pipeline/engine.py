@@ -34,6 +34,8 @@ class Stage:
     """Resolved settings that change its output."""
     work: Callable[[Path, Progress], dict[str, Any]]
     """Does the work in the given folder and returns a summary; its key `output`, if any, is the fingerprint of what was made."""
+    intact: Callable[[Path], bool] = lambda folder: True
+    """Cheap look at a finished folder; False (a file was deleted because it was damaged) does the stage again."""
 
 
 @dataclass
@@ -83,7 +85,7 @@ def execute(folder: Path, name: str, recipe: Mapping[str, Any], make_stages: Cal
         for stage in make_stages(run):
             digest = stage_hash(stage, run.records)
             place = stage_folder(folder, stage.name, digest)
-            finished = (place / "record.json").exists()
+            finished = (place / "record.json").exists() and stage.intact(place)
             watcher.stage_begins(stage.name, finished)
             record = StageRecord.load(place / "record.json") if finished else _work(stage, digest, place, run, watcher)
             run.records[stage.name] = record

@@ -1,0 +1,62 @@
+# Each target makes the virtual environment that it needs; once made, it costs nothing. Work on the code: CONTRIBUTING.md.
+#
+#   PYTHON=python3.12 make setup        another Python (3.11 or newer)
+#   SPARSELIGHT_TORCH='torch==2.9.0'    another PyTorch: anything that `pip install` takes
+#   ARGS='--set train.k=16' make demo   more arguments for the command
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+READY := .venv/.ready
+PEERS_READY := .venv-peers/.ready
+
+# Benchmarks that end within a few minutes on two cores.
+BENCHMARKS := benchmarks/import_time.py
+
+.DEFAULT_GOAL := help
+.PHONY: help setup fmt check test test-peers peers-env demo bench docs
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY) ## Make .venv: PyTorch, sparselight with all extras, and what the tests need
+
+demo: $(READY) ## Corpus to report on this machine: a page of named, evidenced features, in minutes
+	$(BIN)/sparselight demo $(ARGS)
+
+test: $(READY) ## All tests but the comparisons with other libraries
+	$(BIN)/python -m pytest -m "not peers" $(ARGS)
+
+test-peers: $(READY) $(PEERS_READY) ## Our files in other libraries, each in an environment of its own
+	$(BIN)/python -m pytest -m peers tests/peers $(ARGS)
+
+peers-env: $(PEERS_READY)
+
+check: $(READY) ## Style, types, import order of the stages, generated pages
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python scripts/check_layers.py
+	$(BIN)/python scripts/make_docs.py --check
+
+fmt: $(READY) ## Mend what ruff can mend by itself
+	$(BIN)/ruff check --fix
+
+docs: $(READY) ## Write the generated pages and tables again
+	$(BIN)/python scripts/make_docs.py
+
+bench: $(READY) ## The quick benchmarks; results go to benchmarks/results
+	for file in $(BENCHMARKS); do $(BIN)/python $$file || exit 1; done
+
+$(READY): pyproject.toml scripts/make_env.py
+	@$(require_python)
+	$(PYTHON) scripts/make_env.py dev
+	@touch $@
+
+$(PEERS_READY): tests/peers/requirements.txt scripts/make_env.py
+	@$(require_python)
+	$(PYTHON) scripts/make_env.py peers
+	@touch $@
+
+define require_python
+test -n "$(PYTHON)" || { echo "sparselight needs Python 3.11 or newer with venv (Debian, Ubuntu: apt install python3-venv); none was found. Name one: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+endef

@@ -1,0 +1,242 @@
+"""Write the pages and tables that come from code and result files: `python scripts/make_docs.py [--check]`.
+
+Whole pages: docs/reference/*.md and docs/formats/records.md. Tables inside other pages stand between `<!-- generated:NAME -->` and
+`<!-- end -->`; NAME is a row of BLOCKS. With --check nothing is written and any difference is printed and fails.
+"""
+
+import difflib
+import inspect
+import json
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+ROOT = Path(__file__).resolve().parents[1]
+BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "min_length": "length >=", "max_length": "length <="}
+PLAIN_TYPES = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "Any": "any value"}
+BLOCK = re.compile(r"(<!-- generated:([a-z_-]+) -->\n).*?(<!-- end -->)", re.S)
+
+
+def note(source: str) -> str:
+    return f"<!-- Written by `make docs` from {source}: edits here are lost. -->"
+
+
+# Pages.
+
+def cli_page() -> str:
+    """Every verb with its arguments and options."""
+    from typer.main import get_command
+
+    from sparselight.cli import app
+
+    group: Any = get_command(app)
+    lines = ["# Command line", "", note("src/sparselight/cli"), "", group.help, "",
+             "Results go to stdout, progress and logs to stderr. A request that cannot be met ends with exit code 2 and a message of three parts: "
+             "what was asked, why not, what to do instead; with `--json` the same parts as one JSON object.", ""]
+    for name, command in sorted(group.commands.items()):
+        arguments = " ".join(_placeholder(parameter) for parameter in command.params if not parameter.opts[0].startswith("-"))
+        lines += [f"## `sparselight {name}{' ' + arguments if arguments else ''}`", "", inspect.cleandoc(command.help or ""), ""]
+        lines += _table(("Option", "Default", "What it does"), [_option_row(parameter) for parameter in command.params])
+    return "\n".join(lines)
+
+
+def _placeholder(parameter: Any) -> str:
+    return str(parameter.metavar or parameter.name).upper()
+
+
+def _option_row(parameter: Any) -> tuple[str, str, str]:
+    is_option = parameter.opts[0].startswith("-")
+    if not is_option:
+        return f"`{_placeholder(parameter)}`", "required" if parameter.required else "", parameter.help or ""
+    value = "" if parameter.is_flag else f" {_placeholder(parameter)}"
+    names = ", ".join(f"`{name}{value}`" for name in [*parameter.opts, *parameter.secondary_opts])
+    default = "" if parameter.default in (None, False, ()) or callable(parameter.default) else f"`{parameter.default}`"
+    return names, "required" if parameter.required else default, parameter.help or ""
+
+
+def recipe_page() -> str:
+    """Every setting of a recipe by dotted name."""
+    from sparselight.pipeline.recipe import Recipe
+
+    lines = ["# Settings of a recipe", "", note("sparselight.pipeline.recipe.Recipe"), "",
+             "A recipe is a TOML file; `sparselight run FILE --set NAME=VALUE` overrides one setting. Names are those of the tables below. "
+             "A name that is not here, a value of another type or out of range is refused. Complete examples: [recipes/](../../recipes/).", ""]
+    return "\n".join([*lines, *_config_lines(Recipe, "", {})])
+
+
+def _config_lines(cls: type[BaseModel], prefix: str, seen: dict[type[BaseModel], str]) -> Iterator[str]:
+    seen[cls] = prefix
+    plain = {name: field for name, field in cls.model_fields.items() if _nested(field) is None}
+    yield from (f"## `[{prefix}]`" if prefix else "## Top level", "", inspect.cleandoc(cls.__doc__ or ""), "")
+    dot = f"{prefix}." if prefix else ""
+    rows = [(f"`{dot}{name}`", _type_name(field.annotation), _default(field), _bounds(field), field.description or "") for name, field in plain.items()]
+    yield from _table(("Setting", "Type", "Default", "Range", "What it sets"), rows)
+    for name, field in cls.model_fields.items():
+        nested = _nested(field)
+        if nested in seen:
+            yield from (f"## `[{dot}{name}]`", "", f"The settings of `[{seen[nested]}]`, by the names `{dot}{name}.*`.", "")
+        elif nested is not None:
+            yield from _config_lines(nested, f"{dot}{name}", seen)
+
+
+def _nested(field: FieldInfo) -> type[BaseModel] | None:
+    annotation = field.annotation
+    candidates = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    return next((item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)), None)
+
+
+def _type_name(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return " or ".join(f"`\"{value}\"`" if isinstance(value, str) else f"`{value}`" for value in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_type_name(item) for item in arguments)
+    if origin is typing.Annotated:
+        return _type_name(arguments[0])
+    if annotation is type(None) or annotation is None:
+        return "null"
+    if origin is dict:
+        return f"table of {_type_name(arguments[1])} by {_type_name(arguments[0])}"
+    if origin in (list, tuple, set, frozenset):
+        return f"list of {_type_name(arguments[0])}"
+    name = getattr(annotation, "__name__", str(annotation))
+    return PLAIN_TYPES.get(name, name)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.default_factory() if field.default_factory else field.default  # type: ignore[call-arg]
+    return "" if value is PydanticUndefined else f"`{json.dumps(value, default=str)}`"
+
+
+def _bounds(field: FieldInfo) -> str:
+    return ", ".join(f"{sign} {getattr(item, name)}" for item in field.metadata for name, sign in BOUNDS.items() if getattr(item, name, None) is not None)
+
+
+def records_page() -> str:
+    """Every record on disk, field by field."""
+    from sparselight import records
+
+    classes = [value for value in vars(records).values() if inspect.isclass(value) and issubclass(value, records.Part)]
+    parts = [value for value in classes if value not in (records.Part, records.Record)]
+    lines = ["# Records on disk", "", note("src/sparselight/records.py"), "",
+             "A record is one JSON file, written atomically, with two fields besides those below: `record` (its kind) and `version`. "
+             "A reader refuses a newer version, another kind and a damaged file, each by name.", ""]
+    for title, is_record in (("Records", True), ("Parts of records", False)):
+        lines += [f"## {title}", ""]
+        for cls in (part for part in parts if issubclass(part, records.Record) is is_record):
+            kind = f" (`{cls.KIND}`, version {cls.VERSION})" if is_record else ""
+            rows = [(f"`{name}`", _type_name(field.annotation), _default(field), field.description or "") for name, field in cls.model_fields.items()]
+            lines += [f"### {cls.__name__}{kind}", "", inspect.cleandoc(cls.__doc__ or ""), "", *_table(("Field", "Type", "Default", "Meaning"), rows)]
+    return "\n".join(lines)
+
+
+def metrics_page() -> str:
+    """Every measured quantity with its formula."""
+    from sparselight.vocab import METRICS
+
+    rows = [(f"`{metric.name}`", metric.title, metric.formula, metric.better, metric.range, metric.source) for metric in METRICS.values()]
+    lines = ["# Metrics", "", note("sparselight.vocab.METRICS"), "",
+             "Every value is reported with its 95 % interval (groups of examples are resampled) and its number of groups, beside the same metric of controls.",
+             ""]
+    return "\n".join([*lines, *_table(("Name", "What it is", "Formula", "Better", "Range", "Source"), rows)])
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/reference/cli.md": cli_page, "docs/reference/recipe.md": recipe_page, "docs/reference/metrics.md": metrics_page,
+    "docs/formats/records.md": records_page,
+}
+
+
+# Tables inside other pages.
+
+def works_block() -> str:
+    """Stage by modality: what works today."""
+    from sparselight.vocab import MODALITIES, STAGES, WORKS
+
+    rows = [(stage, *(WORKS.get(stage, {}).get(modality, "-") for modality in MODALITIES)) for stage in STAGES]
+    return "\n".join(_table(("Stage", *MODALITIES), rows)).rstrip()
+
+
+def import_time_block() -> str:
+    """The import benchmark in one line."""
+    result = json.loads((ROOT / "benchmarks" / "results" / "import_time.json").read_text())
+    seconds, ratios = result["median_s"], result["median_ratio_to_torch"]
+    return (f"`import sparselight` takes {seconds['sparselight']:.3f} s, `import torch` {seconds['torch']:.2f} s; all public functions together "
+            f"{ratios['sparselight_api']:.2f} x `import torch` (median of {result['n_rounds']} rounds; {result['machine']}; Python {result['python']}).")
+
+
+def sites_block() -> str:
+    from sparselight.vocab import SITES
+
+    return "\n".join(_table(("Site", "What it addresses"), [(f"`{name}`", meaning) for name, meaning in SITES.items()])).rstrip()
+
+
+def edits_block() -> str:
+    from sparselight.vocab import EDIT_OPERATIONS
+
+    return "\n".join(_table(("Operation", "What it does"), [(f"`{name}`", meaning) for name, meaning in EDIT_OPERATIONS.items()])).rstrip()
+
+
+BLOCKS: dict[str, Callable[[], str]] = {"works": works_block, "import_time": import_time_block, "sites": sites_block, "edits": edits_block}
+
+
+def fill_blocks(text: str, path: Path) -> str:
+    """The text with every generated block written again."""
+    def fill(match: re.Match[str]) -> str:
+        if match[2] not in BLOCKS:
+            sys.exit(f"{path}: no block is called {match[2]!r}; known: {', '.join(sorted(BLOCKS))}")
+        return f"{match[1]}{BLOCKS[match[2]]()}\n{match[3]}"
+
+    filled = BLOCK.sub(fill, text)
+    if filled.count("<!-- generated:") != len(BLOCK.findall(filled)):
+        sys.exit(f"{path}: a `<!-- generated:NAME -->` has no `<!-- end -->`")
+    return filled
+
+
+def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    if not rows:
+        return []
+    cells = [[re.sub(r"\s+", " ", str(cell)).replace("|", "\\|").strip() for cell in row] for row in rows]
+    return [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}", *(f"| {' | '.join(row)} |" for row in cells), ""]
+
+
+def pages() -> dict[Path, str]:
+    """What every generated page, and every page with a generated block, should hold."""
+    result = {ROOT / name: make().rstrip() + "\n" for name, make in PAGES.items()}
+    for path in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "studies").rglob("*.md"))]:
+        text = result.get(path) or path.read_text(encoding="utf-8")
+        if "<!-- generated:" in text:
+            result[path] = fill_blocks(text, path)
+    return result
+
+
+def main(check: bool) -> int:
+    wanted_pages, stale = pages(), 0
+    for path, wanted in wanted_pages.items():
+        found = path.read_text(encoding="utf-8") if path.exists() else ""
+        if found == wanted:
+            continue
+        stale += 1
+        name = path.relative_to(ROOT).as_posix()
+        if check:
+            sys.stdout.writelines(difflib.unified_diff(found.splitlines(keepends=True), wanted.splitlines(keepends=True), name, f"{name} as the code has it"))
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(wanted, encoding="utf-8")
+            print(f"wrote {name}")
+    print(f"generated pages: {len(wanted_pages)}, {stale} {'out of date' if check else 'written'}{': run `make docs`' if check and stale else ''}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))

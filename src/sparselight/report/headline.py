@@ -1,0 +1,173 @@
+"""The headline: what the residual SAE changed, in one sentence, a few key numbers and one table, controls included.
+
+Owns the wording, which follows the intervals: a difference whose interval holds zero is not called a change, and a control that
+does as well as the residual SAE is named as such. Differences are the evaluation's own paired ones.
+"""
+
+from dataclasses import dataclass
+
+from sparselight.records import EvalRecord, MetricValue
+from sparselight.report.numbers import DASH, Format, interval, number, percent, with_interval
+
+BASE, STITCHED = "base", "base+residual"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the headline table."""
+
+    dataset: str
+    metric: str
+    title: str
+    form: Format
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("domain", "fvu", "fvu", number),
+    Column("domain", "explained_variance", "explained variance", percent),
+    Column("domain", "ce_increase_nats", "CE added, nats", number),
+    Column("domain", "ce_recovered_mean", "CE recovered", percent),
+    Column("domain", "l0", "l0", number),
+    Column("general", "fvu", "fvu", number),
+    Column("general", "ce_increase_nats", "CE added, nats", number),
+    Column("general", "ce_recovered_mean", "CE recovered", percent),
+    Column("general", "l0", "l0", number),
+    Column("general", "dead_frac", "dead", percent),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One value of the table, with its interval as shown beneath."""
+
+    value: str
+    interval: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """One coder of the table."""
+
+    coder: str
+    is_control: bool
+    cells: list[Cell]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyNumber:
+    """A number set large at the top of the page."""
+
+    title: str
+    value: str
+    note: str
+
+
+class Measured:
+    """Look-up of an evaluation by coder, dataset and metric."""
+
+    def __init__(self, evaluation: EvalRecord):
+        self.values = {(row.coder, row.dataset, row.metric): row.value for row in evaluation.rows}
+        self.differences = {(row.coder, row.dataset, row.metric): row.value for row in evaluation.differences}
+        self.controls = {row.coder: row.is_control for row in evaluation.rows}
+
+    def coders(self, controls: bool) -> list[str]:
+        return [coder for coder, is_control in self.controls.items() if is_control == controls]
+
+
+def headline_sentences(evaluation: EvalRecord) -> list[str]:
+    """The result in words: domain, general text, controls."""
+    found = Measured(evaluation)
+    base, both = (found.values.get((coder, "domain", "fvu")) for coder in (BASE, STITCHED))
+    if base is None or both is None:
+        return ["This run has no residual SAE measured on the domain, so there is no before and after to compare."]
+    return [_domain_sentence(base, both, found.differences.get((STITCHED, "domain", "fvu"))), *_general_sentence(found), *_control_sentences(found, both)]
+
+
+def _domain_sentence(base: MetricValue, both: MetricValue, difference: MetricValue | None) -> str:
+    start, end = number(base.value), number(both.value)
+    if difference is None:
+        return f"With the residual SAE the domain fvu goes from {start} to {end} (no paired interval was measured)."
+    words = f"(difference {with_interval(difference)})"
+    if _is_clear(difference):
+        return f"The residual SAE {'lowers' if difference.value < 0 else 'raises'} the domain fvu from {start} to {end} {words}."
+    return f"The residual SAE does not clearly change the domain fvu: {start} before, {end} after {words}."
+
+
+def _general_sentence(found: Measured) -> list[str]:
+    base, difference = found.values.get((BASE, "general", "fvu")), found.differences.get((STITCHED, "general", "fvu"))
+    if base is None or difference is None or base.value == 0:
+        return []
+    relative = _relative(difference, base.value)
+    verb = "changes" if _is_clear(difference) else "does not clearly change:"
+    return [f"On general text the fvu {verb} {'by ' if _is_clear(difference) else ''}{_signed(relative.value)} {interval(relative, percent)}".strip() + "."]
+
+
+def _control_sentences(found: Measured, both: MetricValue) -> list[str]:
+    parts, rivals = [], []
+    for coder in found.coders(controls=True):
+        value, difference = found.values.get((coder, "domain", "fvu")), found.differences.get((coder, "domain", "fvu"))
+        if value is None:
+            continue
+        added = f" (difference from base {with_interval(difference)})" if difference is not None and coder.startswith(BASE) else ""
+        parts.append(f"{coder} {number(value.value)}{added}")
+        if value.value <= both.value:
+            rivals.append(coder)
+    if not parts:
+        return ["No control was measured."]
+    verdict = f" {' and '.join(rivals)} does as well on the domain: the gain cannot be put down to training on it." if rivals else ""
+    return [f"Domain fvu of the controls: {'; '.join(parts)}.{verdict}"]
+
+
+def key_numbers(evaluation: EvalRecord, n_supported: int, n_added: int) -> list[KeyNumber]:
+    """Up to four numbers for the top of the page."""
+    found, result = Measured(evaluation), []
+    for dataset in ("domain", "general"):
+        base, difference = found.values.get((BASE, dataset, "fvu")), found.differences.get((STITCHED, dataset, "fvu"))
+        if base is not None and difference is not None and base.value:
+            relative = _relative(difference, base.value)
+            result.append(KeyNumber(f"{dataset} fvu", _signed(relative.value), f"{interval(relative, percent) or 'no interval'} relative to the base SAE"))
+    result.append(KeyNumber("features with evidence", f"{n_supported:,}", "held-out F1 above shuffled labels"))
+    result.append(KeyNumber("domain features added", f"{n_added:,}", "by the residual SAE, with evidence"))
+    return result
+
+
+def table_rows(evaluation: EvalRecord) -> list[TableRow]:
+    """The headline table, controls last."""
+    found = Measured(evaluation)
+    rows = []
+    for coder in [*found.coders(controls=False), *found.coders(controls=True)]:
+        cells = []
+        for column in COLUMNS:
+            value = found.values.get((coder, column.dataset, column.metric))
+            cells.append(Cell(DASH) if value is None else Cell(column.form(value.value), interval(value, column.form).removesuffix("\u00a0%")))
+        rows.append(TableRow(coder, found.controls[coder], cells))
+    return rows
+
+
+def interval_sentence(evaluation: EvalRecord, n_bootstrap: int | None) -> str:
+    """How the intervals of the evaluation were made."""
+    sizes: dict[str, MetricValue] = {}
+    for row in evaluation.rows:
+        if row.value.low is not None:
+            sizes.setdefault(row.dataset, row.value)
+    if not sizes:
+        return "No interval was measured."
+    over = ", ".join(f"{value.n:,} {'files' if value.unit == 'groups' else value.unit} ({dataset})" for dataset, value in sorted(sizes.items()))
+    draws = f", {n_bootstrap:,} draws" if n_bootstrap else ""
+    tokens = ", ".join(f"{n_tokens:,} {dataset}" for dataset, n_tokens in sorted(evaluation.n_tokens.items()))
+    return (f"Brackets are 95 % intervals from a bootstrap over whole files{draws}: {over}; held-out tokens: {tokens}. "
+            "Differences resample the same files for both coders.")
+
+
+def _is_clear(difference: MetricValue) -> bool:
+    return difference.low is not None and difference.high is not None and (difference.low > 0 or difference.high < 0)
+
+
+def _relative(difference: MetricValue, base: float) -> MetricValue:
+    """A difference as a fraction of the base value, the base taken as exact."""
+    ends = [None if end is None else end / base for end in (difference.low, difference.high)]
+    return difference.model_copy(update={"value": difference.value / base, "low": ends[0], "high": ends[1]})
+
+
+def _signed(value: float) -> str:
+    return ("+" if value > 0 else "") + percent(value)

@@ -1,0 +1,85 @@
+"""Renders a `ReportData` as one HTML file: no script, nothing loaded from outside, at most 2 MB.
+
+The templates escape everything; the only ready markup that they get are the figures of this package and the contexts of
+`interpret.TextRenderer`, which escape what they are given. A content security policy in the page forbids whatever slips through.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from sparselight.files import write_bytes
+from sparselight.interpret.evidence import MIN_F1
+from sparselight.report import figures, prose
+from sparselight.report.data import ReportData
+from sparselight.report.headline import COLUMNS, headline_sentences, interval_sentence, key_numbers, table_rows
+from sparselight.report.numbers import number, percent
+from sparselight.report.run_picture import run_picture
+from sparselight.report.select_cards import added_cards, best_cards, tally
+from sparselight.report.views import anchors_of, card_view, edit_view
+from sparselight.vocab import METRICS
+
+MAX_BYTES = 2_000_000
+N_CONTEXTS = (10, 6, 4, 2, 1)  # contexts a card, fewer when the page would be too large
+
+
+def write_report(data: ReportData, path: Path) -> None:
+    """Render the report and write it atomically.
+
+    Raises:
+        StoreError: when the disk is full or the folder cannot be written.
+    """
+    write_bytes(path, render(data).encode("utf-8", errors="replace"))
+
+
+def render(data: ReportData) -> str:
+    """The page as text, with as many contexts a card as its size allows."""
+    template = environment().get_template("report.html.j2")
+    page = ""
+    for n_contexts in N_CONTEXTS:
+        page = template.render(page_values(data, n_contexts))
+        if len(page.encode("utf-8", errors="replace")) <= MAX_BYTES:
+            break
+    return page
+
+
+@cache
+def environment() -> Environment:
+    return Environment(loader=PackageLoader("sparselight.report", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def page_values(data: ReportData, n_contexts: int) -> dict[str, Any]:
+    """All that the templates refer to."""
+    best = [card_view(card, "best", n_contexts) for card in best_cards(data.cards)]
+    added = [card_view(card, "domain", n_contexts) for card in added_cards(data.cards)]
+    by_key, anchors = {card.key: card for card in data.cards}, anchors_of(best, added)
+    counts = tally(data.cards)
+    n_bootstrap = prose.setting(data, "evaluate.n_bootstrap")
+    return {
+        "run": data.run, "what_was_done": prose.what_was_done(data), "sentences": headline_sentences(data.evaluation),
+        "key_numbers": key_numbers(data.evaluation, sum(item.n_supported for item in counts), sum(item.n_domain for item in counts if item.source == "residual")),
+        "columns": COLUMNS, "rows": table_rows(data.evaluation), "notes": data.evaluation.notes,
+        "intervals": interval_sentence(data.evaluation, n_bootstrap if isinstance(n_bootstrap, int) else None),
+        "figures": page_figures(data), "terms": [str(term) for term in data.selection.get("terms") or []], "seeds": prose.seeds(data),
+        "groups": list(data.selection.get("groups") or data.selection.get("groups_held_out") or []),
+        "best": best, "added": added, "tally": counts, "edits": [edit_view(result, by_key, anchors) for result in data.edits],
+        "metrics": list(METRICS.values()), "min_f1": number(MIN_F1), "limits": prose.limits(data), "provenance": prose.provenance(data),
+        "recipe_toml": prose.recipe_toml(data.run.recipe), "next_command": data.next_command, "has_residual": "residual" in data.sae_records,
+    }
+
+
+def page_figures(data: ReportData) -> Mapping[str, Any]:
+    """All figures by name; a list where there is one for each SAE, without those that have nothing to draw."""
+    sources = list(dict.fromkeys([*data.sae_records, *data.logs]))
+    curves = [figures.training_curve(source, data.logs.get(source, [])) for source in sources]
+    rates = [figures.fire_rate_histogram(source, data.cards) for source in sources]
+    return {
+        "run": Markup("").join([run_picture(data, wide=True), run_picture(data, wide=False)]),
+        "fvu": figures.metric_by_coder(data.evaluation, "fvu"), "ce": figures.metric_by_coder(data.evaluation, "ce_recovered_mean", percent),
+        "training": [curve for curve in curves if curve is not None], "evidence": figures.evidence_plot(data.cards),
+        "fire_rates": [rate for rate in rates if rate is not None],
+    }

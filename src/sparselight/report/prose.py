@@ -1,0 +1,131 @@
+"""The fixed sentences of the page and the facts that fill them: what was done, what is not claimed, where it came from."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sparselight.interpret.evidence import MIN_F1
+from sparselight.records import SaeRecord
+from sparselight.report.data import ReportData
+from sparselight.report.numbers import count, number, seconds
+from sparselight.report.svg import shorten
+
+DOMAIN_WORDS = 4
+HASH_CHARS = 16
+
+
+def what_was_done(data: ReportData) -> str:
+    """One sentence: which model, which site, which dictionaries, which domain."""
+    base, residual = data.sae_records.get("base"), data.sae_records.get("residual")
+    if base is None:
+        return "This run trained no base SAE."
+    words = f"A base SAE of {base.n_latents:,} latents was trained on activations of {base.subject.name} at {base.site} (width {base.d_in:,})"
+    if residual is None:
+        return words + "; no residual SAE was trained."
+    return f"{words}, and a residual SAE of {residual.n_latents:,} latents on what it misses in one rare domain{_domain(data)}."
+
+
+def _domain(data: ReportData) -> str:
+    found = seeds(data)
+    if not found:
+        return ""
+    shown = ", ".join(shorten(str(seed), 60) for seed in found[:DOMAIN_WORDS])
+    return f": text like {shown}{f' and {len(found) - DOMAIN_WORDS} more' if len(found) > DOMAIN_WORDS else ''}"
+
+
+def seeds(data: ReportData) -> list[str]:
+    """The seeds of the selection, from its summary or from the recipe."""
+    table = data.run.recipe.get("select")
+    return list(data.selection.get("seeds") or (table.get("seeds") if isinstance(table, Mapping) else None) or [])
+
+
+def setting(data: ReportData, dotted: str) -> Any:
+    """A setting of the recipe by its dotted name, None where there is none."""
+    value: Any = data.run.recipe
+    for part in dotted.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def training_seeds(data: ReportData) -> list[int]:
+    """Seeds that the SAEs of this run were trained with."""
+    found = {record.config["seed"] for record in data.sae_records.values() if isinstance(record.config.get("seed"), int)}
+    return sorted(found | {seed for row in data.evaluation.rows for seed in row.value.seeds})
+
+
+def limits(data: ReportData) -> list[str]:
+    """What the page does not claim."""
+    base = data.sae_records.get("base")
+    subject = f"{base.subject.name} at {base.site}" if base else "this model"
+    n_seeds = len(training_seeds(data))
+    seed_words = "One training seed" if n_seeds <= 1 else f"{n_seeds} training seeds"
+    return [
+        f"Everything here is about {subject} and this corpus. Nothing shows that it carries over to another model, a larger one above all, another site or other text.",
+        f"{seed_words}. The intervals say how results vary with the text that they are measured on, not how they vary between trainings.",
+        f"Names are statistical: the label (of a fixed list) that best predicts where a latent fires. A supported name (F1 of at least {number(MIN_F1)}, its interval above "
+        "every shuffled search) says where the latent fires, not why, and not that the model uses it.",
+        "The names were searched for on other files than those that score them, but many latents were named at once: among the supported ones a few may be so by luck.",
+        "Promoted and suppressed tokens follow the decoder direction straight to the logits and leave out what later layers do.",
+        "An edit shows what one change at one site does to one prediction. It is evidence of an effect there, not an account of the model's computation.",
+    ]
+
+
+def provenance(data: ReportData) -> list[tuple[str, str]]:
+    """Where everything came from, as pairs of a name and a value."""
+    run, base = data.run, data.sae_records.get("base")
+    pairs = [("created", run.created), ("sparselight", run.sparselight_version), ("machine", run.machine), ("time, all stages", seconds(sum(run.wall_s.values())))]
+    if base is not None:
+        policy = base.subject.token_policy
+        specials = "count" if policy.count_specials else "do not count"
+        pairs += [
+            ("model", f"{base.subject.name}, fingerprint {short_hash(base.subject.fingerprint)}"), ("site", f"{base.site}, width {base.d_in:,}"),
+            ("token policy", f"rows of up to {policy.context_tokens:,} tokens, {'with' if policy.prepend_bos else 'without'} BOS, specials {specials}"),
+        ]
+    if data.corpus:
+        pairs.append(("corpus", _corpus(data.corpus)))
+    pairs += [(f"{role} SAE", _sae(record)) for role, record in data.sae_records.items()]
+    return [*pairs, ("training seeds", ", ".join(map(str, training_seeds(data))) or "not recorded")]
+
+
+def _corpus(corpus: Mapping[str, Any]) -> str:
+    parts = [str(corpus["origin"])] if "origin" in corpus else []
+    parts += [f"{count(corpus[name])} {noun}" for name, noun in (("n_groups", "files"), ("n_examples", "examples")) if name in corpus]
+    return ", ".join(parts + ([f"fingerprint {short_hash(corpus['fingerprint'])}"] if "fingerprint" in corpus else []))
+
+
+def _sae(record: SaeRecord) -> str:
+    words = (f"{record.architecture}, {record.n_latents:,} latents, k {number(record.k)}, l0 {number(record.l0)}, {record.n_dead:,} dead over the last "
+             f"{record.dead_after_tokens:,} tokens, {record.n_tokens_seen:,} tokens seen, store {short_hash(record.store_fingerprint)}")
+    return words + "".join(f", parent {short_hash(parent)}" for parent in record.parents)
+
+
+def short_hash(value: object) -> str:
+    return str(value)[:HASH_CHARS]
+
+
+def recipe_toml(recipe: Mapping[str, Any]) -> str:
+    """The recipe as TOML that runs it again; settings without a value (None) are left out, as TOML has no such thing."""
+    return "\n".join(_toml_table(recipe, "")).strip() + "\n"
+
+
+def _toml_table(table: Mapping[str, Any], prefix: str) -> list[str]:
+    lines = [f"{_toml_key(name)} = {_toml_value(value)}" for name, value in table.items() if value is not None and not isinstance(value, Mapping)]
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            dotted = f"{prefix}{_toml_key(name)}"
+            lines += ["", f"[{dotted}]", *_toml_table(value, f"{dotted}.")]
+    return lines
+
+
+def _toml_key(name: str) -> str:
+    return name if name.isascii() and name.replace("_", "").replace("-", "").isalnum() else _toml_value(name)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_toml_key(name)} = {_toml_value(item)}" for name, item in value.items() if item is not None) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml_value(item) for item in value if item is not None) + "]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(value)

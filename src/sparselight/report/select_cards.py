@@ -1,0 +1,73 @@
+"""Which cards the page shows, out of all of them: the best-evidenced ones, and what the residual SAE added for the domain.
+
+Both lists hold supported cards only (`interpret.is_supported`), and at most two with one label: a list of twenty latents for
+the same keyword would say one thing twenty times.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sparselight.interpret import domain_cards, is_supported
+from sparselight.records import Card
+
+BEST_CARDS = 20
+ADDED_CARDS = 12
+PER_LABEL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many latents of one SAE pass each test, each test counted among those that pass the one before."""
+
+    source: str
+    n_latents: int
+    n_firing: int
+    """Fire at least once on the held-out tokens, general or domain."""
+    n_explained: int
+    n_supported: int
+    n_domain: int
+    """Supported and domain-enriched."""
+
+
+def best_cards(cards: Iterable[Card], n_cards: int = BEST_CARDS) -> list[Card]:
+    """Supported cards by the lower end of the interval of their held-out F1, the highest first."""
+    return _spread(sorted(filter(is_supported, cards), key=lambda card: (-_f1_low(card), card.source, card.latent)), n_cards)
+
+
+def added_cards(cards: Iterable[Card], n_cards: int = ADDED_CARDS) -> list[Card]:
+    """Supported, domain-enriched cards of the residual SAE, the most enriched first."""
+    return _spread(domain_cards(card for card in cards if card.source == "residual" and is_supported(card)), n_cards)
+
+
+def tally(cards: Sequence[Card]) -> list[Tally]:
+    """The counts of every SAE, in order of first appearance."""
+    result = []
+    for source in dict.fromkeys(card.source for card in cards):
+        own = [card for card in cards if card.source == source]
+        supported = [card for card in own if is_supported(card)]
+        result.append(Tally(
+            source, len(own), sum(card.fire_rate > 0 or card.domain_fire_rate > 0 for card in own),
+            sum(card.explanation is not None for card in own), len(supported), len(domain_cards(supported)),
+        ))
+    return result
+
+
+def _f1_low(card: Card) -> float:
+    assert card.explanation is not None
+    low = card.explanation.evidence.f1.low
+    assert low is not None
+    return low
+
+
+def _spread(cards: Iterable[Card], n_cards: int) -> list[Card]:
+    shown: list[Card] = []
+    seen: Counter[str] = Counter()
+    for card in cards:
+        assert card.explanation is not None
+        if seen[card.explanation.label] < PER_LABEL:
+            seen[card.explanation.label] += 1
+            shown.append(card)
+        if len(shown) == n_cards:
+            break
+    return shown
