@@ -21,7 +21,6 @@ STATEMENTS = {
     "torch": "import torch",
     "sparselight": "import sparselight",
     "sparselight_api": "from sparselight import evaluate, explain, harvest, load_corpus, load_sae, load_subject, run, select, steer, train",
-    "sparselight_help": "from sparselight.cli import app",
 }
 CHILD = "import time; began = time.perf_counter(); {statement}; print(time.perf_counter() - began)"
 

@@ -93,6 +93,8 @@ class Store(Protocol):
     manifest: "StoreManifest"
     n_tokens: int
 
+    @property
+    def fingerprint(self) -> str: ...  # of all that the store holds
     def read(self, rows: np.ndarray, site: str) -> Float[Tensor, "token d_in"]: ...  # fp32
     def tokens(self) -> "pa.Table": ...  # example, position, token_id, char_start, char_end, one line a row of the store
     def examples(self) -> "pa.Table": ...  # example, id, group, one line an example; `example` is what tokens() refers to

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from train import CONTEXT, HELD_OUT, encode_stream, load_texts
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from train import CONTEXT, HELD_OUT, encode_stream, load_texts
 
 HERE = Path(__file__).parent
 STRIDE = 256  # every token but the first few of a file has at least CONTEXT - STRIDE tokens before it

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import overrides
+from small_run import overrides
 
 from sparselight.cli import main
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from conftest import command, overrides, run_command
+from small_run import command, overrides, run_command
 
 from sparselight.records import EvalRecord, InterventionRecord, RunRecord
 from sparselight.sae import load_sae

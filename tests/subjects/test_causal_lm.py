@@ -3,12 +3,13 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from sparselight.errors import SubjectError
 from sparselight.protocols import Example
 from sparselight.subjects import CausalLM
-from sparselight.subjects.hooks import capturing
-from sparselight.testing import check_subject, tiny_corpus, tiny_subject
+from sparselight.subjects.hooks import capturing, editing
+from sparselight.testing import check_subject, tiny_corpus, tiny_subject, tiny_tokenizer
 
 
 def n_hooks(subject: CausalLM) -> int:
@@ -40,10 +41,11 @@ def test_tiny_subject_is_the_same_on_every_call() -> None:
 
 
 def test_fingerprint_follows_every_weight() -> None:
-    before = tiny_subject().fingerprint
     subject = tiny_subject()
     subject.model.model.norm.weight.data[5] += 1e-6
-    assert subject.fingerprint != before
+    assert CausalLM(subject.model, tiny_tokenizer(), "tiny", 64).fingerprint != subject.fingerprint
+    subject.model.model.norm.weight.data[5] = 1.0
+    assert CausalLM(subject.model, tiny_tokenizer(), "tiny", 64).fingerprint == subject.fingerprint
 
 
 def test_logits_agree_with_the_bare_model() -> None:
@@ -129,20 +131,16 @@ def test_edits_touch_counted_tokens_only(site: str) -> None:
 
     def whole(edits: dict[str, object]) -> Tensor:
         # The probe hook is registered last, so it reads what the edit left.
-        with torch.no_grad(), subject_editing(subject, edits, batch.counts), capturing([address], tuple(batch.counts.shape), lambda _site, value: value.clone(), stop=False) as found:
+        shape = (len(batch.counts), batch.counts.shape[1])
+        reading = capturing([address], shape, lambda _site, value: value.clone(), stop=False)
+        with torch.no_grad(), editing(subject._resolve_edits(edits), batch.counts), reading as found:
             subject.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long())
         return found[site]
 
     plain, zeroed = whole({}), whole({site: torch.zeros_like})
     assert (zeroed[batch.counts] == 0).all()
-    assert torch.equal(zeroed[~batch.counts], plain[~batch.counts]) or site == "lm_head:input"
+    assert torch.equal(zeroed[~batch.counts], plain[~batch.counts])
     assert not torch.equal(subject.predict(batch, {site: torch.zeros_like}), subject.predict(batch))
-
-
-def subject_editing(subject: CausalLM, edits: dict, counts: Tensor):
-    from sparselight.subjects.hooks import editing
-
-    return editing(subject._resolve_edits(edits), counts)
 
 
 def test_edits_are_applied_in_the_forward_pass() -> None:
@@ -150,11 +148,9 @@ def test_edits_are_applied_in_the_forward_pass() -> None:
     batch = subject.prepare(tiny_corpus(3).examples)
     other = tiny_subject()
     other.model.model.layers[0].mlp.down_proj.weight.zero_()
-    counted_everywhere = {"mlp_out.0": torch.zeros_like}
-    # BOS is not counted, so its feed-forward output stays: the two agree only once BOS is taken out of both.
     other_x = other.capture(batch, ["resid_post.0"])["resid_post.0"]
     seen: dict[str, Tensor] = {}
-    subject.predict(batch, {**counted_everywhere, "resid_post.0": lambda x: seen.setdefault("x", x)})
+    subject.predict(batch, {"mlp_out.0": torch.zeros_like, "resid_post.0": lambda x: seen.setdefault("x", x)})
     assert torch.equal(seen["x"], other_x)
 
 
@@ -188,21 +184,13 @@ def test_loss_is_nan_where_nothing_stands_before() -> None:
     with_bos = tiny_subject()
     batch = with_bos.prepare(tiny_corpus(1).examples)
     assert not with_bos.loss(batch).isnan().any()
-    tokenizer = with_bos_free_tokenizer()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer().backend_tokenizer)
     without = CausalLM(tiny_subject().model, tokenizer, "no-bos", 64)
     batch = without.prepare(tiny_corpus(1).examples)
     assert not without.ref().token_policy.prepend_bos
-    assert without.loss(batch).isnan().nonzero()[:, 0].tolist() == [row_start for row_start in range(0, batch.n_tokens, 64)]
+    assert without.loss(batch).isnan().nonzero()[:, 0].tolist() == list(range(0, batch.n_tokens, 64))
     with pytest.raises(SubjectError, match="no BOS"):
         without.generate("", 3)
-
-
-def with_bos_free_tokenizer():
-    from transformers import PreTrainedTokenizerFast
-
-    from sparselight.testing import tiny_tokenizer
-
-    return PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer().backend_tokenizer)
 
 
 def test_generation_is_the_same_with_and_without_cache() -> None:

@@ -103,7 +103,7 @@ def test_models_that_are_not_causal_are_refused(tmp_path: Path) -> None:
     t5 = T5ForConditionalGeneration(T5Config(vocab_size=400, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2))
     with pytest.raises(SubjectError, match="not a causal language model"):
         load_subject(config(save(t5, tmp_path / "t5")))
-    bert_config = BertConfig(vocab_size=400, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, is_decoder=False, initializer_range=0.5)
+    bert_config = BertConfig(vocab_size=400, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, initializer_range=0.5)
     with pytest.raises(SubjectError, match="tokens that come later"):
         CausalLM(BertLMHeadModel(bert_config), tiny_tokenizer(), "bert", 64)
 

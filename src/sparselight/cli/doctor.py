@@ -1,7 +1,7 @@
 """What is installed, what hardware is seen, and what is missing for what, with the command that mends it.
 
 Owns: the report as data (`doctor`) and as text (`render_doctor`). It imports nothing of the pipeline, so that it works on the
-installation that is broken; a package counts as installed when its metadata is there, and only PyTorch is imported.
+installation that is broken; a package counts as installed when its metadata is there, and only PyTorch and the kernels are imported.
 """
 
 import importlib.metadata
@@ -80,7 +80,7 @@ class DoctorReport(Part):
     packages: list[Package]
     hardware: Hardware
     kernels: str
-    """Path on which encoding and decoding run."""
+    """Implementation with which SAEs compute (a row of kernels.BACKENDS)."""
     demo_subject: str | None
     """Folder of the model that ships with the package; null when this installation lacks it."""
     stdlib: str
@@ -104,7 +104,7 @@ def doctor() -> DoctorReport:
         problems.append(Problem(what=f"no Python source in {stdlib}: the demo has no corpus", fix="use a Python that ships its library as source"))
     return DoctorReport(
         sparselight=__version__, python=platform.python_version(), executable=sys.executable, system=platform.platform(), torch=torch_report,
-        packages=packages, hardware=look_at_hardware(), kernels="PyTorch operations (no compiled kernels in this version)",
+        packages=packages, hardware=look_at_hardware(), kernels=kernels_in_use(),
         demo_subject=str(demo_subject) if demo_subject else None, stdlib=str(stdlib), n_stdlib_sources=n_sources, browser=find_browser(), problems=problems,
     )
 
@@ -170,6 +170,15 @@ def look_at_torch() -> tuple[TorchReport | None, Problem | None]:
     if torch.backends.mps.is_available():
         devices.append("Apple GPU (mps)")
     return TorchReport(version=str(torch.__version__), build=build, n_threads=torch.get_num_threads(), devices=devices), None
+
+
+def kernels_in_use() -> str:
+    """The backend that encoding, decoding and training take here."""
+    try:
+        from sparselight.kernels import BACKENDS, kernels
+    except (ImportError, OSError) as err:
+        return f"cannot be imported ({err})"
+    return next(name for name, backend in BACKENDS.items() if backend is kernels()) + " (pure PyTorch, nothing compiled)"
 
 
 def look_at_hardware() -> Hardware:

@@ -88,7 +88,8 @@ class ListCorpus:
 
     def sample(self, n_tokens: int, count: CountTokens, seed: int = 0) -> Self:
         """Whole examples drawn at random until about `n_tokens` tokens, kept in corpus order; all of them when there are fewer."""
-        order, chosen, total = np.random.default_rng(seed).permutation(len(self)), [], 0
+        order, total = np.random.default_rng(seed).permutation(len(self)), 0
+        chosen: list[int] = []
         for block in np.array_split(order, max(1, len(order) // 256)):
             for index, size in zip(block, count([self.examples[i] for i in block]), strict=True):
                 if total >= n_tokens:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparselight.errors import SaeError
-from sparselight.sae import Sae
+from sparselight.sae import Sae, initialize
 
 CALIBRATION_TOKENS = 8192  # evenly spaced tokens on which l0 is matched: sets it to well under 1 % and keeps the work to seconds
 CHUNK_TOKENS = 1024
@@ -75,3 +75,43 @@ def pca(x: Float[Tensor, "token d_in"], n_components: int) -> PcaCoder:
         covariance.addmm_(centered.T, centered)
     vectors = torch.linalg.eigh(covariance / (n - 1)).eigenvectors.flip(1)
     return PcaCoder(mean.float(), vectors[:, :n_components].float().contiguous())
+
+
+@torch.no_grad()
+def untrained(sae: Sae, x: Float[Tensor, "token d_in"], seed: int = 0) -> Sae:
+    """A random SAE of the same shape that is as sparse as the trained one.
+
+    Its weights are those that a training starts from: decoder rows are random unit vectors, W_enc = W_dec^T, b_enc = 0, and b_dec is
+    the mean of `x`. One threshold for all latents is chosen so that the mean l0 on evenly spaced rows of `x` is that of the trained SAE
+    on the same rows.
+
+    Args:
+        x: training activations.
+
+    Raises:
+        SaeError: when `x` is empty or of another width.
+    """
+    if not len(x):
+        raise SaeError(asked="make an untrained SAE", why="there are no activations to set its threshold on", instead="give training activations")
+    sae.check_width(x)
+    x = x.to(sae.W_dec.device, torch.float32)
+    rows = torch.linspace(0, len(x) - 1, min(len(x), CALIBRATION_TOKENS), device=x.device, dtype=torch.float64).round().long()
+    result = initialize(Sae(sae.d_in, sae.n_latents), x.mean(0, dtype=torch.float64), torch.Generator().manual_seed(seed)).to(x.device)
+    n_active = sum(int((sae.encode(chunk).values != 0).sum()) for chunk in x[rows].split(CHUNK_TOKENS))
+    result.threshold.fill_(_threshold(result, x[rows], n_active))
+    return result
+
+
+def _threshold(sae: Sae, x: Float[Tensor, "token d_in"], n_active: int) -> float:
+    """The value that `n_active` of all positive pre-activations exceed; 0 where there are not that many."""
+    largest = torch.zeros(0, device=x.device)
+    for chunk in x.split(CHUNK_TOKENS):
+        found = sae.pre_activations(chunk).flatten()
+        least = float(largest.min()) if len(largest) > n_active else 0.0
+        largest = torch.cat([largest, found[found > least]])
+        if len(largest) > n_active + 1:
+            largest = largest.topk(n_active + 1, sorted=False).values
+    if len(largest) <= n_active:
+        return 0.0
+    lowest = largest.sort().values[:2]  # the first that must not fire, and the last that must
+    return float(lowest.double().mean()) if n_active else float(lowest[0])

@@ -36,14 +36,17 @@ class HeldOut:
         Raises:
             CorpusError: when there is no example, or none with a token.
         """
-        order, chosen, lengths = _in_turn(examples, seed), [], []
+        order, total = _in_turn(examples, seed), 0
+        chosen: list[Example] = []
+        lengths: list[int] = []
         for start in range(0, len(order), COUNT_BLOCK):
             block = order[start : start + COUNT_BLOCK]
             for example, length in zip(block, count(block), strict=True):
-                if length and sum(lengths) < n_tokens:
+                if length and total < n_tokens:
                     chosen.append(example)
                     lengths.append(length)
-            if sum(lengths) >= n_tokens:
+                    total += length
+            if total >= n_tokens:
                 break
         if not chosen:
             raise CorpusError(asked=f"evaluate on the dataset {name!r}", why="it holds no token" if examples else "it holds no example",

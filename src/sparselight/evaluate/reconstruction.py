@@ -7,6 +7,7 @@ resampled over groups. Refuses: reconstructions of another shape or with values 
 """
 
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from sparselight.errors import SaeError
 from sparselight.evaluate.statistics import Resampled, Resamples, ratio
-from sparselight.protocols import Codes, Reconstructor
+from sparselight.protocols import Codes, Reconstructor, SparseCoder
 
 VARIANCE_FLOOR = 1e-12  # of the second moment; below it a variance in float64 is rounding
 
@@ -34,11 +35,12 @@ class Contender:
     @property
     def n_latents(self) -> int | None:
         """Width of the dictionary, None where the coder has none."""
-        return int(self.coder.n_latents) if self.is_sparse else None
+        return self.sparse.n_latents if self.sparse is not None else None
 
     @property
-    def is_sparse(self) -> bool:
-        return all(hasattr(self.coder, name) for name in ("encode", "decode", "n_latents"))
+    def sparse(self) -> SparseCoder | None:
+        """The coder as one with codes, None where it has none."""
+        return cast("SparseCoder", self.coder) if all(hasattr(self.coder, name) for name in ("encode", "decode", "n_latents")) else None
 
     @torch.no_grad()
     def apply(self, x: Float[Tensor, "token d_in"], asked: str) -> tuple[Float[Tensor, "token d_in"], Codes | None]:
@@ -50,8 +52,8 @@ class Contender:
         coder = self.coder
         parameter = next(coder.parameters(), None) if isinstance(coder, nn.Module) else None
         there = x if parameter is None else x.to(parameter.device)
-        codes: Codes | None = coder.encode(there) if self.is_sparse else None
-        x_hat = coder.reconstruct(there) if codes is None else coder.decode(codes)
+        codes = None if self.sparse is None else self.sparse.encode(there)
+        x_hat = coder.reconstruct(there) if self.sparse is None or codes is None else self.sparse.decode(codes)
         if x_hat.shape != x.shape:
             raise SaeError(asked=asked, why=f"it returns {list(x_hat.shape)} for activations of shape {list(x.shape)}",
                            instead="give a coder that was trained at this site of this subject")
@@ -87,8 +89,7 @@ class InputSums:
     def variance(self, resamples: Resamples) -> Resampled:
         """sum ||x - mean(x)||^2 over the tokens of each resample, about the mean of that resample; nan where it is 0."""
         second, n = resamples.totals(self.second.numpy()), resamples.totals(self.n.numpy())
-        squared_mean = np.square(resamples.totals(self.first.numpy())).sum(1) / n
-        variance = second - squared_mean
+        variance = second - ratio(np.square(resamples.totals(self.first.numpy())).sum(1), n)
         return np.where(variance > VARIANCE_FLOOR * second, variance, np.nan)
 
 
@@ -123,9 +124,9 @@ class CoderSums:
         """fvu, explained_variance, cosine and, of a sparse coder, l0, over all resamples."""
         n = resamples.totals(inputs.n.numpy())
         fvu = ratio(resamples.totals(self.error.numpy()), inputs.variance(resamples))
-        result = {"fvu": fvu, "explained_variance": 1 - fvu, "cosine": resamples.totals(self.cosine.numpy()) / n}
+        result = {"fvu": fvu, "explained_variance": 1 - fvu, "cosine": ratio(resamples.totals(self.cosine.numpy()), n)}
         if self.active is not None:
-            result["l0"] = resamples.totals(self.active.numpy()) / n
+            result["l0"] = ratio(resamples.totals(self.active.numpy()), n)
         return result
 
     def dead_frac(self) -> float | None:

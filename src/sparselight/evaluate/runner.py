@@ -73,7 +73,8 @@ def measure(
         step: called with the tokens of each finished forward pass.
     """
     n_groups = len(part.groups)
-    sums = Sums(InputSums.empty(n_groups, about), {name: CoderSums.empty(n_groups, item.n_latents) for name, item in contenders.items()}, LossSums.empty(n_groups))
+    coder_sums = {name: CoderSums.empty(n_groups, contender.n_latents) for name, contender in contenders.items()}
+    sums = Sums(InputSums.empty(n_groups, about), coder_sums, LossSums.empty(n_groups))
     for indices in part.batches(batch_tokens):
         batch = subject.prepare([part.examples[index] for index in indices])
         group = torch.tensor([part.group[index] for index in indices])[batch.example.cpu()]
@@ -106,8 +107,9 @@ class _Sheet:
         """All values of one dataset, and the differences of `coders` to the base coder."""
         if resamples.note():
             self._notes.append(f"{part.name}: {resamples.note()}")
-        if sums.losses.n_unscored:
-            self._notes.append(f"{part.name}: {sums.losses.n_unscored} of {part.n_tokens} tokens have nothing before them and are left out of the cross entropy")
+        unscored = sums.losses.n_unscored
+        if unscored:
+            self._notes.append(f"{part.name}: {unscored} of {part.n_tokens} tokens have nothing before them and are left out of the cross entropy")
         self._add(self.rows, SUBJECT, True, part.name, sums.losses.own_metrics(resamples), resamples)
         measured = {name: sums.coders[name].metrics(sums.inputs, resamples) | sums.losses.metrics(name, ZERO, MEAN, resamples) for name in contenders}
         dead = {name: sums.coders[name].dead_frac() for name in contenders}
@@ -164,7 +166,8 @@ def _steps(progress: Progress, total: int) -> Callable[[int, str], None]:
 
 def _check(coders: Mapping[str, Contender], subject: Subject, datasets: Mapping[str, Sequence[Example]], site: str, mean: Tensor, base: str) -> None:
     if base not in coders:
-        raise ConfigError(asked=f"take differences to the coder {base!r}", why="it is not among the coders", instead=nearest(base, coders) if coders else "give a coder")
+        instead = nearest(base, coders) if coders else "give a coder of that name"
+        raise ConfigError(asked=f"take differences to the coder {base!r}", why="it is not among the coders", instead=instead)
     for name in (SUBJECT, ZERO, MEAN):
         if name in coders:
             raise ConfigError(asked=f"evaluate a coder named {name!r}", why="that name is the evaluation's own", instead="give the coder another name")

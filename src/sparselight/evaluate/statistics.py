@@ -47,7 +47,7 @@ class Resamples:
         """
         value = float(values[0])
         if not np.isfinite(value):
-            return None, "it is undefined here (its denominator is 0), so it is left out"
+            return None, "it is undefined here (its denominator is not above 0), so it is left out"
         plain = MetricValue(value=value, n=self.n_groups, unit="groups", seeds=[self.seed])
         if self.n_groups == 1:
             return plain, ""

@@ -55,12 +55,12 @@ def edit_function(edit: Edit, coder: Dictionary) -> EditFunction:
 
     def apply(x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]:
         with torch.no_grad():
-            z = gather_latents(coder.encode(x), latents)
+            z = gather_latents(coder.encode(x.to(directions.device)), latents)
             change = operation(z, edit.amount) - z
             tokens = change.any(1).nonzero()[:, 0]
             if not len(tokens):
                 return x
-            return x.index_add(0, tokens, change[tokens].to(x.dtype) @ directions.to(x))
+            return x.index_add(0, tokens.to(x.device), (change[tokens] @ directions.to(change.dtype)).to(x))
 
     return apply
 

@@ -133,6 +133,7 @@ def _context(
 ) -> Context:
     start, stop = max(0, token_index - window_tokens[0]), min(batch.n_tokens, token_index + window_tokens[1] + 1)
     with torch.no_grad():
-        activations = gather_latents(coder.encode(subject.capture(batch, [site])[site]), torch.tensor([card.latent]))[start:stop, 0]
+        x = subject.capture(batch, [site])[site].to(coder.W_dec.device)
+        activations = gather_latents(coder.encode(x), torch.tensor([card.latent]))[start:stop, 0]
     return Context(example=example.id, group=example.group, tokens=[subject.token_text(token_id) for token_id in batch.token_id[start:stop].tolist()],
                    activations=activations.tolist(), peak=token_index - start)

@@ -8,7 +8,7 @@ from sparselight.pipeline.engine import Run, Watcher, execute
 from sparselight.pipeline.estimate import Plan, make_plan
 from sparselight.pipeline.recipe import Recipe, load_recipe
 from sparselight.pipeline.showing import headline
-from sparselight.pipeline.stages import RunStages
+from sparselight.pipeline.stages import RunStages, next_command
 from sparselight.records import EvalRecord, Part
 
 __all__ = ["Plan", "Recipe", "Result", "Watcher", "load_recipe", "plan", "run_pipeline"]
@@ -47,12 +47,5 @@ def make_result(run: Run) -> Result:
     return Result(
         folder=str(run.folder), stages={stage: run.path(stage).name for stage in run.records}, wall_s=wall_s,
         report=f"{run.path('report').name}/report.html" if finished else None, headline=lines, summaries=dict(summaries),
-        next_command=next_command(run),
+        next_command=next_command() if finished else "the same command without --until",
     )
-
-
-def next_command(run: Run) -> str:
-    """What to try next: the same recipe on other text once the run is complete, the rest of the run otherwise."""
-    if "report" not in run.records:
-        return f"sparselight run demo --out {run.folder}"
-    return "sparselight run demo --set corpus.kind=text --set corpus.root=FOLDER --set 'select.seeds=[\"FILE.txt\"]' --out runs/mine"

@@ -8,27 +8,25 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sparselight.corpus import CLASSES, ListCorpus, load_corpus, source_fingerprint
-from sparselight.errors import CorpusError
+from sparselight.errors import CorpusError, StoreError
 from sparselight.evaluate import Contender, evaluate, pca, untrained
 from sparselight.interpret import TokenSet, domain_cards, explain, is_supported, load_catalogue, save_catalogue
 from sparselight.pipeline.engine import Run, Stage
 from sparselight.pipeline.recipe import Recipe
 from sparselight.pipeline.showing import pick_edits, write_run_report
-from sparselight.protocols import Progress
+from sparselight.protocols import Example, Progress
 from sparselight.records import EvalRecord, InterventionRecord
 from sparselight.sae import Sae, load_sae, save_stitched, stitch
-from sparselight.select import Selection, select_examples
+from sparselight.select import select_examples
 from sparselight.store import FolderStore, harvest
 from sparselight.subjects import CausalLM, load_subject
 from sparselight.train import train_sae
@@ -51,7 +49,8 @@ class RunStages:
         return [
             Stage("corpus", (), {**recipe.corpus.model_dump(mode="json"), "source": source_fingerprint(recipe.corpus), "always_train": seed_groups}, self.corpus),
             Stage("select", ("corpus",), {**recipe.select.model_dump(mode="json"), **subject}, self.select),
-            Stage("harvest", ("corpus", "select"), {**recipe.harvest.model_dump(mode="json"), **recipe.sample.model_dump(mode="json"), **subject}, self.harvest),
+            Stage("harvest", ("corpus", "select"), {**recipe.harvest.model_dump(mode="json"), **recipe.sample.model_dump(mode="json"), **subject}, self.harvest,
+                  stores_intact),
             Stage("train", ("harvest",), recipe.train.model_dump(mode="json"), self.train),
             Stage("residual", ("harvest", "train"), recipe.residual.model_dump(mode="json"), self.residual),
             Stage("evaluate", ("corpus", "harvest", "train", "residual"), recipe.evaluate.model_dump(mode="json"), self.evaluate),
@@ -150,7 +149,7 @@ class RunStages:
         x = self.control_sample()
         base, residual, control = self.base(), self.residual_sae(), load_sae(self.run.path("residual") / "control" / "sae")
         assert base.record is not None
-        k = round(base.record.l0)
+        k = min(round(base.record.l0), base.d_in)
         contenders = {
             "base": Contender(base, is_control=False),
             "base+residual": Contender(stitch(base, residual), is_control=False),
@@ -183,7 +182,7 @@ class RunStages:
         evaluation = EvalRecord.load(self.run.path("evaluate") / "evaluation.json")
         edits = InterventionRecord.load(self.run.path("intervene") / "interventions.json").results
         write_run_report(self.run, self.recipe, evaluation, load_catalogue(self.run.path("explain")), edits,
-                         {"base": self.base(), "residual": self.residual_sae()}, folder / "report.html")
+                         {"base": self.base(), "residual": self.residual_sae()}, folder / "report.html", next_command())
         progress(1, 1)
         return {"bytes": (folder / "report.html").stat().st_size}
 
@@ -194,7 +193,7 @@ class RunStages:
         store = self.store("general_train")
         return store.read(np.unique(np.linspace(0, store.n_tokens - 1, CONTROL_ROWS).astype(np.int64)), self.site)
 
-    def held_out(self, name: str) -> list[Any]:
+    def held_out(self, name: str) -> list[Example]:
         """Held-out examples of `general` or `domain`, those that were harvested."""
         side = self.corpus_side("held_out") if name == "general" else self.domain_side("held_out")
         return examples_in(self.store(f"{name}_held_out"), side)
@@ -209,7 +208,20 @@ class RunStages:
         return sets
 
 
-def examples_in(store: FolderStore, corpus: ListCorpus) -> list[Any]:
+def next_command() -> str:
+    """What to try once a run is complete: the same recipe on one's own text."""
+    return "sparselight run demo --set corpus.kind=text --set corpus.root=FOLDER --set 'select.seeds=[\"FILE.txt\"]' --out runs/mine"
+
+
+def stores_intact(folder: Path) -> bool:
+    """Whether every file of the four stores is still there; a damaged one that was deleted is harvested again."""
+    try:
+        return all(FolderStore.open(folder / name).n_tokens > 0 for name in STORES)
+    except StoreError:
+        return False
+
+
+def examples_in(store: FolderStore, corpus: ListCorpus) -> list[Example]:
     """The examples of a corpus that a store holds, in the store's order."""
     by_id = {example.id: example for example in corpus}
     return [by_id[identifier] for identifier in store.examples().column("id").to_pylist()]
@@ -228,8 +240,3 @@ def share_of(progress: Progress, sizes: Sequence[float], number: int) -> Progres
         progress(before + sizes[number] * done / max(part_total, 1e-9), total, note)
 
     return report
-
-
-def selection_summary(run: Run) -> dict[str, Any]:
-    """The selection as the report shows it."""
-    return {**asdict(Selection.load(run.path("select") / "selection.parquet")), **run.records["select"].summary}

@@ -10,6 +10,8 @@ from sparselight.records import EvalRecord, MetricValue
 from sparselight.report.numbers import DASH, Format, interval, number, percent, with_interval
 
 BASE, STITCHED = "base", "base+residual"
+REFERENCES = ("subject", "zero ablation", "mean ablation")
+"""Rows that the evaluation adds as reference points: they fix the scale of other metrics and are no rivals of an SAE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +96,18 @@ def _domain_sentence(base: MetricValue, both: MetricValue, difference: MetricVal
 
 
 def _general_sentence(found: Measured) -> list[str]:
-    base, difference = found.values.get((BASE, "general", "fvu")), found.differences.get((STITCHED, "general", "fvu"))
-    if base is None or difference is None or base.value == 0:
+    change = _relative_change(found, "general")
+    if change is None:
         return []
-    relative = _relative(difference, base.value)
-    verb = "changes" if _is_clear(difference) else "does not clearly change:"
-    return [f"On general text the fvu {verb} {'by ' if _is_clear(difference) else ''}{_signed(relative.value)} {interval(relative, percent)}".strip() + "."]
+    words = "changes by" if _is_clear(change) else "does not clearly change:"
+    return [f"On general text the fvu {words} {_signed(change.value)} {interval(change, percent)}".strip() + "."]
 
 
 def _control_sentences(found: Measured, both: MetricValue) -> list[str]:
     parts, rivals = [], []
     for coder in found.coders(controls=True):
         value, difference = found.values.get((coder, "domain", "fvu")), found.differences.get((coder, "domain", "fvu"))
-        if value is None:
+        if value is None or coder in REFERENCES:
             continue
         added = f" (difference from base {with_interval(difference)})" if difference is not None and coder.startswith(BASE) else ""
         parts.append(f"{coder} {number(value.value)}{added}")
@@ -122,10 +123,9 @@ def key_numbers(evaluation: EvalRecord, n_supported: int, n_added: int) -> list[
     """Up to four numbers for the top of the page."""
     found, result = Measured(evaluation), []
     for dataset in ("domain", "general"):
-        base, difference = found.values.get((BASE, dataset, "fvu")), found.differences.get((STITCHED, dataset, "fvu"))
-        if base is not None and difference is not None and base.value:
-            relative = _relative(difference, base.value)
-            result.append(KeyNumber(f"{dataset} fvu", _signed(relative.value), f"{interval(relative, percent) or 'no interval'} relative to the base SAE"))
+        change = _relative_change(found, dataset)
+        if change is not None:
+            result.append(KeyNumber(f"{dataset} fvu", _signed(change.value), f"{interval(change, percent) or 'no interval'} relative to the base SAE"))
     result.append(KeyNumber("features with evidence", f"{n_supported:,}", "held-out F1 above shuffled labels"))
     result.append(KeyNumber("domain features added", f"{n_added:,}", "by the residual SAE, with evidence"))
     return result
@@ -140,6 +140,8 @@ def table_rows(evaluation: EvalRecord) -> list[TableRow]:
         for column in COLUMNS:
             value = found.values.get((coder, column.dataset, column.metric))
             cells.append(Cell(DASH) if value is None else Cell(column.form(value.value), interval(value, column.form).removesuffix("\u00a0%")))
+        if all(cell.value == DASH for cell in cells):
+            continue
         rows.append(TableRow(coder, found.controls[coder], cells))
     return rows
 
@@ -163,10 +165,21 @@ def _is_clear(difference: MetricValue) -> bool:
     return difference.low is not None and difference.high is not None and (difference.low > 0 or difference.high < 0)
 
 
-def _relative(difference: MetricValue, base: float) -> MetricValue:
-    """A difference as a fraction of the base value, the base taken as exact."""
-    ends = [None if end is None else end / base for end in (difference.low, difference.high)]
-    return difference.model_copy(update={"value": difference.value / base, "low": ends[0], "high": ends[1]})
+def _relative_change(found: Measured, dataset: str) -> MetricValue | None:
+    """fvu with the residual SAE over fvu of the base SAE, less one: as measured, else the difference over the base value taken as exact."""
+    measured, base = found.differences.get((STITCHED, dataset, "fvu_change_frac")), found.values.get((BASE, dataset, "fvu"))
+    difference = found.differences.get((STITCHED, dataset, "fvu"))
+    if measured is not None or base is None or difference is None or base.value == 0:
+        return measured
+    ends = [None if end is None else end / base.value for end in (difference.low, difference.high)]
+    return difference.model_copy(update={"value": difference.value / base.value, "low": ends[0], "high": ends[1]})
+
+
+def subject_sentence(evaluation: EvalRecord) -> str:
+    """The cross entropy of the model itself, which the added cross entropy is added to."""
+    found = {row.dataset: row.value for row in evaluation.rows if row.coder == REFERENCES[0] and row.metric == "ce_nats"}
+    parts = [f"{with_interval(value)} nats ({dataset})" for dataset, value in sorted(found.items())]
+    return f"Cross entropy of the unedited model: {', '.join(parts)}." if parts else ""
 
 
 def _signed(value: float) -> str:

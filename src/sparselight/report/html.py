@@ -16,8 +16,8 @@ from sparselight.files import write_bytes
 from sparselight.interpret.evidence import MIN_F1
 from sparselight.report import figures, prose
 from sparselight.report.data import ReportData
-from sparselight.report.headline import COLUMNS, headline_sentences, interval_sentence, key_numbers, table_rows
-from sparselight.report.numbers import number, percent
+from sparselight.report.headline import COLUMNS, headline_sentences, interval_sentence, key_numbers, subject_sentence, table_rows
+from sparselight.report.numbers import percent
 from sparselight.report.run_picture import run_picture
 from sparselight.report.select_cards import added_cards, best_cards, tally
 from sparselight.report.views import anchors_of, card_view, edit_view
@@ -49,7 +49,8 @@ def render(data: ReportData) -> str:
 
 @cache
 def environment() -> Environment:
-    return Environment(loader=PackageLoader("sparselight.report", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    loader = PackageLoader("sparselight.report", "templates")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def page_values(data: ReportData, n_contexts: int) -> dict[str, Any]:
@@ -58,16 +59,18 @@ def page_values(data: ReportData, n_contexts: int) -> dict[str, Any]:
     added = [card_view(card, "domain", n_contexts) for card in added_cards(data.cards)]
     by_key, anchors = {card.key: card for card in data.cards}, anchors_of(best, added)
     counts = tally(data.cards)
+    n_supported, n_added = sum(item.n_supported for item in counts), sum(item.n_domain for item in counts if item.source == "residual")
     n_bootstrap = prose.setting(data, "evaluate.n_bootstrap")
     return {
         "run": data.run, "what_was_done": prose.what_was_done(data), "sentences": headline_sentences(data.evaluation),
-        "key_numbers": key_numbers(data.evaluation, sum(item.n_supported for item in counts), sum(item.n_domain for item in counts if item.source == "residual")),
+        "key_numbers": key_numbers(data.evaluation, n_supported, n_added),
         "columns": COLUMNS, "rows": table_rows(data.evaluation), "notes": data.evaluation.notes,
         "intervals": interval_sentence(data.evaluation, n_bootstrap if isinstance(n_bootstrap, int) else None),
+        "subject_sentence": subject_sentence(data.evaluation),
         "figures": page_figures(data), "terms": [str(term) for term in data.selection.get("terms") or []], "seeds": prose.seeds(data),
         "groups": list(data.selection.get("groups") or data.selection.get("groups_held_out") or []),
         "best": best, "added": added, "tally": counts, "edits": [edit_view(result, by_key, anchors) for result in data.edits],
-        "metrics": list(METRICS.values()), "min_f1": number(MIN_F1), "limits": prose.limits(data), "provenance": prose.provenance(data),
+        "metrics": list(METRICS.values()), "min_f1": f"{MIN_F1:g}", "limits": prose.limits(data), "provenance": prose.provenance(data),
         "recipe_toml": prose.recipe_toml(data.run.recipe), "next_command": data.next_command, "has_residual": "residual" in data.sae_records,
     }
 

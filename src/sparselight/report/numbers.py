@@ -30,12 +30,12 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def percent(value: float | None, digits: int = 3) -> str:
-    """A fraction as a percentage."""
+    """A fraction as a percentage; below 1 % with one significant digit fewer."""
     if value is None or not math.isfinite(value):
         return DASH
     if 0 < abs(value) < 1e-5:
         return f"<{NBSP}0.001{NBSP}%"
-    return f"{fixed(100 * value, decimals(100 * value, digits))}{NBSP}%"
+    return f"{fixed(100 * value, decimals(100 * value, digits - (abs(value) < 0.01)))}{NBSP}%"
 
 
 def count(value: float | None) -> str:

@@ -1,6 +1,7 @@
 """The fixed sentences of the page and the facts that fill them: what was done, what is not claimed, where it came from."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,24 +48,25 @@ def setting(data: ReportData, dotted: str) -> Any:
     return value
 
 
-def training_seeds(data: ReportData) -> list[int]:
-    """Seeds that the SAEs of this run were trained with."""
-    found = {record.config["seed"] for record in data.sae_records.values() if isinstance(record.config.get("seed"), int)}
-    return sorted(found | {seed for row in data.evaluation.rows for seed in row.value.seeds})
+def training_seeds(data: ReportData) -> str:
+    """The seed that each SAE was trained with, in words."""
+    found = [f"{role} {record.config['seed']}" for role, record in data.sae_records.items() if "seed" in record.config]
+    return ", ".join(found) or "not recorded"
 
 
 def limits(data: ReportData) -> list[str]:
     """What the page does not claim."""
     base = data.sae_records.get("base")
     subject = f"{base.subject.name} at {base.site}" if base else "this model"
-    n_seeds = len(training_seeds(data))
-    seed_words = "One training seed" if n_seeds <= 1 else f"{n_seeds} training seeds"
     return [
-        f"Everything here is about {subject} and this corpus. Nothing shows that it carries over to another model, a larger one above all, another site or other text.",
-        f"{seed_words}. The intervals say how results vary with the text that they are measured on, not how they vary between trainings.",
-        f"Names are statistical: the label (of a fixed list) that best predicts where a latent fires. A supported name (F1 of at least {number(MIN_F1)}, its interval above "
-        "every shuffled search) says where the latent fires, not why, and not that the model uses it.",
-        "The names were searched for on other files than those that score them, but many latents were named at once: among the supported ones a few may be so by luck.",
+        f"Everything here is about {subject} and this corpus. Nothing shows that it carries over to another model, above all a larger one, "
+        "to another site or to other text.",
+        f"Each SAE was trained once (seeds: {training_seeds(data)}). The intervals say how results vary with the text that they are measured on, "
+        "not how they vary between trainings.",
+        f"Names are statistical: the label (of a fixed list) that best predicts where a latent fires. A supported name (F1 of at least {MIN_F1:g}, "
+        "its interval above every shuffled search) says where the latent fires, not why, and not that the model uses it.",
+        "The names were searched for on other files than those that score them, but many latents were named at once: a few of the supported ones "
+        "may be so by luck.",
         "Promoted and suppressed tokens follow the decoder direction straight to the logits and leave out what later layers do.",
         "An edit shows what one change at one site does to one prediction. It is evidence of an effect there, not an account of the model's computation.",
     ]
@@ -73,7 +75,8 @@ def limits(data: ReportData) -> list[str]:
 def provenance(data: ReportData) -> list[tuple[str, str]]:
     """Where everything came from, as pairs of a name and a value."""
     run, base = data.run, data.sae_records.get("base")
-    pairs = [("created", run.created), ("sparselight", run.sparselight_version), ("machine", run.machine), ("time, all stages", seconds(sum(run.wall_s.values())))]
+    pairs = [("created", run.created), ("sparselight", run.sparselight_version), ("machine", run.machine)]
+    pairs.append(("time, all stages", seconds(sum(run.wall_s.values()))))
     if base is not None:
         policy = base.subject.token_policy
         specials = "count" if policy.count_specials else "do not count"
@@ -84,7 +87,7 @@ def provenance(data: ReportData) -> list[tuple[str, str]]:
     if data.corpus:
         pairs.append(("corpus", _corpus(data.corpus)))
     pairs += [(f"{role} SAE", _sae(record)) for role, record in data.sae_records.items()]
-    return [*pairs, ("training seeds", ", ".join(map(str, training_seeds(data))) or "not recorded")]
+    return [*pairs, ("training seeds", training_seeds(data))]
 
 
 def _corpus(corpus: Mapping[str, Any]) -> str:
@@ -128,4 +131,4 @@ def _toml_value(value: Any) -> str:
         return "[" + ", ".join(_toml_value(item) for item in value if item is not None) + "]"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return json.dumps(value)
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else json.dumps(value)

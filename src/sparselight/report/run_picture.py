@@ -7,6 +7,7 @@ phone. The style sheet shows one of them.
 from markupsafe import Markup
 
 from sparselight.report.data import ReportData
+from sparselight.report.headline import REFERENCES
 from sparselight.report.numbers import compact, seconds
 from sparselight.report.select_cards import tally
 from sparselight.report.svg import frame, path, rect, text
@@ -56,12 +57,13 @@ def run_picture(data: ReportData, wide: bool) -> Markup:
 def stage_words(data: ReportData) -> dict[str, list[str]]:
     """What went through each stage, in one to three short lines a stage; a number that is not known is left out."""
     harvest, counts = data.harvest, tally(data.cards)
+    coders = {row.coder for row in data.evaluation.rows if row.coder not in REFERENCES}
     held_out = sum(data.evaluation.n_tokens.values())
     words = {
         "corpus": [_with(data.corpus.get("n_groups"), "files"), _with(data.corpus.get("n_examples"), "examples")],
         "select": [_with(data.selection.get("n_examples"), "examples"), _with(data.selection.get("n_tokens"), "tokens")],
         "harvest": _harvest_words(harvest),
-        "evaluate": [_with(len(dict.fromkeys(row.coder for row in data.evaluation.rows)), "coders"), _with(held_out, "held-out"), "tokens"],
+        "evaluate": [_with(len(coders), "coders"), _with(held_out, "held-out"), "tokens"],
         "explain": [_with(len(data.cards), "latents"), _with(sum(item.n_explained for item in counts), "explained"),
                     _with(sum(item.n_supported for item in counts), "supported")],
         "intervene": [_with(len(data.edits), "edits" if len(data.edits) != 1 else "edit")],

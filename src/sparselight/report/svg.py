@@ -36,6 +36,12 @@ class Scale:
         return [number * step for number in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
 
+def tick_decimals(ticks: Sequence[float]) -> int:
+    """The decimals that tell evenly spaced ticks apart."""
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else ticks[0] if ticks else 1.0
+    return max(0, -math.floor(math.log10(abs(step)) + 1e-9)) if step else 0
+
+
 def nice_step(step: float) -> float:
     """The next of 1, 2, 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(step))
@@ -84,9 +90,11 @@ def dots(points: Sequence[tuple[float, float]], css: str) -> str:
 
 
 def mark(x: float, y: float, shape: str, css: str, size: float = 5) -> str:
-    """One marker: a `circle` or a `diamond`, so that color is never the only difference."""
+    """One marker: a `circle`, `square` or `diamond`, so that color is never the only difference."""
     if shape == "circle":
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size:g}" class="{css}"/>'
+    if shape == "square":
+        return rect(x - size, y - size, 2 * size, 2 * size, css)
     far = size * 1.25
     return path([(x, y - far), (x + far, y), (x, y + far), (x - far, y)], css, close=True)
 

@@ -69,7 +69,7 @@ class TokenRow:
 
 @dataclass(frozen=True, slots=True)
 class EditView:
-    """One example of an edit as shown."""
+    """One example of an edit as shown; `actual` is empty where the text ends."""
 
     card: str
     name: str
@@ -130,13 +130,17 @@ def edit_view(result: EditResult, cards: Mapping[str, Card], anchors: Mapping[st
     card = cards.get(result.card)
     largest = max((max(token.before, token.after) for token in result.next_tokens), default=0.0) or 1.0
     rows = [
-        TokenRow(token_text(token.text), token.text == result.next_actual, percent(token.before), percent(token.after), _points(token.after - token.before),
-                 f"{100 * token.before / largest:.1f}", f"{100 * token.after / largest:.1f}")
+        TokenRow(
+            text=token_text(token.text), is_actual=bool(token.text) and token.text == result.next_actual, before=percent(token.before),
+            after=percent(token.after), change=_points(token.after - token.before), before_width=f"{100 * token.before / largest:.1f}",
+            after_width=f"{100 * token.after / largest:.1f}",
+        )
         for token in result.next_tokens
     ]
+    name = shorten(card.explanation.text, 160) if card and card.explanation else f"latent {result.card}"
     return EditView(
-        card=result.card, name=shorten(card.explanation.text, 160) if card and card.explanation else f"latent {result.card}", anchor=anchors.get(result.card),
-        what=_what(result), context=context_view(result.context), actual=token_text(result.next_actual), rows=rows, kl=number(result.kl_nats),
+        card=result.card, name=name, anchor=anchors.get(result.card), what=_what(result), context=context_view(result.context),
+        actual=token_text(result.next_actual) if result.next_actual else "", rows=rows, kl=number(result.kl_nats),
         side_effect=with_interval(result.side_effect_kl_nats), control=with_interval(result.control_kl_nats), verdict=_verdict(result),
     )
 

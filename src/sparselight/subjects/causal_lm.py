@@ -8,7 +8,6 @@ look ahead, have no output layer, or cannot hold rows of context_tokens.
 import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -49,18 +48,10 @@ class CausalLM:
         _check_context(model, name, context_tokens)
         self._head: Any = _output_layer(model, name)
         self._widths = probe_model(model, [self._table.resolve(site) for site in self._table.names()], name)
+        self.fingerprint = _fingerprint(model, self._tokens)
 
     def __repr__(self) -> str:
         return f"CausalLM({self.name}: {self.n_parameters():,} parameters, {self._table.n_layers} layers, on {self.device})"
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over the weights in sorted order, the tokenizer and the token policy."""
-        digest = hashlib.sha256(self._tokens.fingerprint().encode())
-        for key, value in sorted(self.model.state_dict().items()):
-            digest.update(f"{key} {value.dtype} {list(value.shape)}\n".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
 
     def ref(self) -> SubjectRef:
         """How records name this subject."""
@@ -216,6 +207,15 @@ def _choose(logits: Float[Tensor, " vocabulary"], temperature: float, generator:
     if temperature == 0:
         return int(logits.argmax())
     return int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))
+
+
+def _fingerprint(model: nn.Module, tokens: RowTokenizer) -> str:
+    """SHA-256 over the tokenizer, the token policy and the weights in sorted order."""
+    digest = hashlib.sha256(tokens.fingerprint().encode())
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(f"{key} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _check_context(model: Any, name: str, context_tokens: int) -> None:

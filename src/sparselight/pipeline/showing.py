@@ -1,0 +1,86 @@
+"""What a finished run shows: which features are edited as examples, the headline in words, the data of the report."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparselight.corpus import ListCorpus
+from sparselight.interpret import domain_cards, is_supported
+from sparselight.intervene import edit_result, fire_rates, pick_control
+from sparselight.protocols import Example, Progress
+from sparselight.records import Card, Edit, EditResult, EvalRecord
+from sparselight.report import ReportData, RunInfo, write_report
+from sparselight.report.headline import headline_sentences
+from sparselight.sae import Sae
+from sparselight.select import Selection
+from sparselight.subjects import CausalLM
+
+if TYPE_CHECKING:
+    from sparselight.pipeline.engine import Run
+    from sparselight.pipeline.recipe import InterveneConfig, Recipe
+
+headline = headline_sentences
+
+
+def pick_edits(
+    subject: CausalLM, coders: Mapping[str, Sae], cards: Sequence[Card], examples: Mapping[str, Example], held_out: Sequence[Example],
+    site: str, config: "InterveneConfig", progress: Progress,
+) -> list[EditResult]:
+    """Ablate the best-evidenced features, domain features first, each where it fires most among its shown contexts."""
+    supported = sorted(filter(is_supported, cards), key=_f1_low, reverse=True)
+    domain = [card for card in supported if card in domain_cards(supported)]
+    chosen = list(_one_a_label([*domain, *supported]))[:config.n_features]
+    side_text = ListCorpus(held_out, "held-out text").sample(config.side_effect_tokens, subject.n_tokens, config.seed).examples
+    results = []
+    for number, card in enumerate(chosen):
+        progress(number, len(chosen), card.explanation.text if card.explanation else "")
+        coder, example = coders[card.source], examples[card.contexts[0].example]
+        batch = subject.prepare([example])
+        activations = coder.encode(subject.capture(batch, [site])[site]).to_dense()[:, card.latent]
+        position = int(activations[:-1].argmax()) if len(activations) > 1 else 0  # the last token has no next one to show
+        control = pick_control(fire_rates(cards, card.source), card.latent, config.seed)
+        edit = Edit(site=site, latents=[card.latent], operation="ablate")
+        results.append(edit_result(subject, coder, edit, card, example, position, side_text, control, seed=config.seed))
+    progress(1, 1)
+    return results
+
+
+def _f1_low(card: Card) -> float:
+    assert card.explanation is not None
+    return card.explanation.evidence.f1.low or 0.0
+
+
+def _one_a_label(cards: Sequence[Card]) -> Iterator[Card]:
+    seen = set()
+    for card in cards:
+        if card.explanation and card.contexts and card.explanation.label not in seen:
+            seen.add(card.explanation.label)
+            yield card
+
+
+def write_run_report(
+    run: "Run", recipe: "Recipe", evaluation: EvalRecord, cards: list[Card], edits: list[EditResult], saes: Mapping[str, Sae], path: Path, next_command: str,
+) -> None:
+    """Collect what the stages left and write the page."""
+    records = {name: sae.record for name, sae in saes.items() if sae.record is not None}
+    last = run.records["intervene"]
+    info = RunInfo(
+        name=recipe.name, recipe=recipe.model_dump(mode="json"), wall_s={stage: record.wall_s for stage, record in run.records.items()},
+        machine=last.machine, sparselight_version=last.sparselight_version, created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    logs = {"base": _log(run.path("train")), "residual": _log(run.path("residual"))}
+    selection = Selection.load(run.path("select") / "selection.parquet")
+    summary = {**run.records["select"].summary, "seeds": list(recipe.select.seeds), "n_examples": len(selection.examples), "terms": selection.terms}
+    data = ReportData(
+        run=info, evaluation=evaluation, cards=cards, sae_records=records, logs=logs, selection=summary,
+        corpus={**run.records["corpus"].summary, "fingerprint": run.records["corpus"].output}, edits=edits, next_command=next_command,
+        harvest=run.records["harvest"].summary,
+    )
+    write_report(data, path)
+
+
+def _log(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "log.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -1,0 +1,16 @@
+"""The public functions are what `sparselight.NAME` gives, also where a stage's folder has the same name, in whatever order things are imported."""
+
+import subprocess
+import sys
+
+import pytest
+
+CHECK = "import sparselight as sl; bad = [name for name in sl.__all__ if type(getattr(sl, name)).__name__ == 'module']; assert not bad, bad"
+
+
+@pytest.mark.parametrize("before", [
+    "", "import sparselight.train, sparselight.select, sparselight.evaluate", "from sparselight.pipeline import Recipe", "import sparselight.api",
+])
+def test_public_names_are_functions(before: str) -> None:
+    done = subprocess.run([sys.executable, "-c", f"{before}\n{CHECK}\n{CHECK}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]

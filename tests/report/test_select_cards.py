@@ -1,0 +1,36 @@
+"""Which cards are shown, and in which order."""
+
+from sparselight.records import Card, Evidence, Explanation, MetricValue
+from sparselight.report.select_cards import added_cards, best_cards, tally
+
+
+def card(latent: int, f1: float, label: str = "word=key", source: str = "base", ratio: float = 1.0, width: float = 0.05, chance: float = 0.1) -> Card:
+    value = MetricValue(value=f1, low=f1 - width, high=f1 + width, n=9)
+    evidence = Evidence(precision=value, recall=value, f1=value, control_f1=MetricValue(value=chance, high=chance, n=3), threshold=1.0, n_fires=5, n_labelled=5)
+    return Card(latent=latent, source=source, fire_rate=0.01, domain_fire_rate=0.01 * ratio, max_activation=1.0, contexts=[], promotes=[], suppresses=[],
+                explanation=Explanation(text=label, label=label, explainer="statistical", evidence=evidence))
+
+
+def latents(cards: list[Card]) -> list[int]:
+    return [item.latent for item in cards]
+
+
+def test_the_best_are_sorted_by_the_lower_end_of_their_interval() -> None:
+    assert latents(best_cards([card(1, 0.9, "a=1", width=0.3), card(2, 0.8, "a=2"), card(3, 0.7, "a=3")])) == [2, 3, 1]
+
+
+def test_unsupported_cards_and_a_third_one_of_a_label_are_left_out() -> None:
+    cards = [card(1, 0.9), card(2, 0.8), card(3, 0.7), card(4, 0.4, "a=1"), card(5, 0.7, "a=2", chance=0.68), card(6, 0.6, "a=3")]
+    assert latents(best_cards(cards)) == [1, 2, 6]
+    assert latents(best_cards(cards, n_cards=1)) == [1]
+
+
+def test_added_cards_are_residual_and_domain_enriched_the_most_enriched_first() -> None:
+    cards = [card(1, 0.9, ratio=9), card(2, 0.9, "a=2", "residual", 2), card(3, 0.6, "a=3", "residual", 4), card(4, 0.9, "a=4", "residual", 20)]
+    assert latents(added_cards(cards)) == [4, 3]
+
+
+def test_the_tally_counts_each_test() -> None:
+    silent = Card(latent=9, source="base", fire_rate=0, domain_fire_rate=0, max_activation=0, explanation=None, contexts=[], promotes=[], suppresses=[])
+    counts = tally([card(1, 0.9, ratio=5), card(2, 0.8), card(3, 0.3), silent])[0]
+    assert (counts.n_latents, counts.n_firing, counts.n_explained, counts.n_supported, counts.n_domain) == (4, 3, 3, 2, 1)
