@@ -187,7 +187,68 @@ def edits_block() -> str:
     return "\n".join(_table(("Operation", "What it does"), [(f"`{name}`", meaning) for name, meaning in EDIT_OPERATIONS.items()])).rstrip()
 
 
-BLOCKS: dict[str, Callable[[], str]] = {"works": works_block, "import_time": import_time_block, "sites": sites_block, "edits": edits_block}
+def demo_subject_block() -> str:
+    """Bits per byte of the demo subject beside the compressors."""
+    result = json.loads((ROOT / "studies" / "demo_subject" / "results.json").read_text())
+    suffix = ", bits per byte"
+    coders = [name.removesuffix(suffix) for name in result["held_out"] if name.endswith(suffix)]
+    rows = [(coder, *(f"{result[part][coder + suffix]:.3f}" for part in ("held_out", "held_out_tests"))) for coder in coders]
+    heads = [f"{title}: {result[part]['n_files']} files, {result[part]['n_bytes']:,} bytes" for title, part in
+             (("held-out packages", "held_out"), ("their tests", "held_out_tests"))]
+    return "\n".join(_table(("Bits per byte", *heads), rows)).rstrip()
+
+
+def demo_results() -> dict[str, Any]:
+    """The shipped recipe's run, the first in the study's results."""
+    return json.loads((ROOT / "studies" / "demo" / "results.json").read_text())[0]
+
+
+def demo_headline_block() -> str:
+    """What the demo found, in words and with its time."""
+    result = demo_results()
+    slowest = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in sorted(result["wall_s"].items(), key=lambda item: -item[1])[:4])
+    return "\n".join([
+        *(f"- {line}" for line in result["headline"]),
+        f"- {result['n_supported']:,} features have held-out evidence, {result['n_domain_supported']} of them special to the domain.",
+        f"- It took {result['total_s']:.0f} s ({slowest}) on {result['machine']}.",
+    ])
+
+
+def demo_table_block() -> str:
+    """The measurements of the demo with their intervals."""
+    rows = demo_results()["rows"]
+    metrics = ("fvu", "l0", "dead_frac", "ce_increase_nats", "ce_recovered_mean", "ce_recovered_zero")
+    found = {(row["coder"], row["dataset"], row["metric"]): row for row in rows}
+
+    def cell(coder: str, dataset: str, metric: str) -> str:
+        row = found.get((coder, dataset, metric))
+        if row is None:
+            return "-"
+        return f"{row['value']:.3g}" + ("" if row["low"] is None else f" [{row['low']:.3g}, {row['high']:.3g}]")
+
+    coders = [coder for coder in dict.fromkeys(row["coder"] for row in rows) if coder != "subject"]
+    lines = [(coder, dataset, *(cell(coder, dataset, metric) for metric in metrics)) for dataset in ("domain", "general") for coder in coders]
+    return "\n".join(_table(("Coder", "Held-out text", *metrics), lines)).rstrip()
+
+
+def demo_seeds_block() -> str:
+    """The paired change of fvu in every collected run."""
+    runs = json.loads((ROOT / "studies" / "demo" / "results.json").read_text())
+
+    def change(run: dict[str, Any], coder: str, dataset: str) -> str:
+        row = next(row for row in run["differences"] if (row["coder"], row["dataset"], row["metric"]) == (coder, dataset, "fvu_change_frac"))
+        return f"{100 * row['value']:+.2f} % [{100 * row['low']:+.2f}, {100 * row['high']:+.2f}]"
+
+    rows = [(", ".join(f"{name} = {value}" for name, value in run["changed"].items()) or "as shipped", *(change(run, coder, dataset) for coder, dataset in (
+        ("base+residual", "domain"), ("base+residual", "general"), ("base+general residual", "domain"))), str(run["n_domain_supported"])) for run in runs]
+    return "\n".join(_table(("Run", "domain fvu, residual", "general fvu, residual", "domain fvu, control", "domain features"), rows)).rstrip()
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "demo_subject": demo_subject_block, "demo_headline": demo_headline_block, "demo_table": demo_table_block, "demo_seeds": demo_seeds_block,
+    "works": works_block, "import_time": import_time_block,
+    "sites": sites_block, "edits": edits_block,
+}
 
 
 def fill_blocks(text: str, path: Path) -> str:

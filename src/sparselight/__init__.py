@@ -1,8 +1,12 @@
 """sparselight: find, name, test and steer the features inside any PyTorch model with sparse autoencoders.
 
-The public functions are loaded when first used, so that `import sparselight` costs next to nothing.
+The public functions are loaded when first used, so that `import sparselight` costs next to nothing. Some have the name of a stage's
+folder (train, select, evaluate): `sparselight.train` is the function, `from sparselight.train import ...` reaches the folder.
 """
 
+import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -13,13 +17,23 @@ if TYPE_CHECKING:
     from sparselight.api import evaluate, explain, harvest, load_corpus, load_sae, load_subject, run, select, steer, stitch, train
 
 
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from sparselight import api
+class _Package(ModuleType):
+    """The package with its public functions as properties: importing a folder of the same name cannot take their place."""
 
-        return getattr(api, name)
-    raise AttributeError(f"module 'sparselight' has no attribute {name!r}")
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
 
 
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+def _public(name: str) -> property:
+    def load(_package: ModuleType) -> Any:
+        return getattr(importlib.import_module("sparselight.api"), name)
+
+    def ignore(_package: ModuleType, _folder: ModuleType) -> None:
+        """The import system offers the folder of that name."""
+
+    return property(load, ignore)
+
+
+for _name in __all__:
+    setattr(_Package, _name, _public(_name))
+sys.modules[__name__].__class__ = _Package

@@ -52,7 +52,9 @@ def harvest(subject: CausalLM, corpus: ListCorpus, site: str, folder: str | Path
     return _harvest(subject, corpus.examples, [site], Path(folder), config, corpus.fingerprint(), progress)
 
 
-def train(store: FolderStore, folder: str | Path, base: Sae | None = None, site: str | None = None, progress: Progress = no_progress, **settings: Any) -> Sae:
+def train(
+    store: FolderStore, folder: str | Path, base: Sae | None = None, site: str | None = None, progress: Progress = no_progress, **settings: Any,
+) -> Sae:
     """Train an SAE on a store; with `base`, a residual SAE on what that frozen SAE leaves. Settings are those of `train` in a recipe."""
     config = TrainConfig.parse(settings, "train")
     return train_sae(store, None, site or only_site(store), config, Path(folder), store.manifest.subject, base, progress)
@@ -113,7 +115,7 @@ def steer(
     """
     site = site or (sae.record.site if sae.record else None)
     if site is None:
-        raise ConfigError(asked="steer with this SAE", why="it does not say at which site it was trained", instead="give site=, for example site='resid_post.2'")
+        raise ConfigError(asked="steer with this SAE", why="it does not say at which site it was trained", instead="give site=, such as 'resid_post.2'")
     edit = Edit(site=site, latents=list(latents), operation=operation, amount=amount)
     return subject.generate(prompt, n_tokens, {site: edit_function(edit, sae)}, temperature, seed)
 

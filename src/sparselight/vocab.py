@@ -15,16 +15,20 @@ class Metric(NamedTuple):
 
 
 METRICS: dict[str, Metric] = {row.name: row for row in [
-    Metric("fvu", "Fraction of variance unexplained", "sum ||x - x_hat||^2 / sum ||x - mean(x)||^2 over all tokens, one global mean", "lower", "0 ..", "SAEBench core (corrected form)"),
-    Metric("fvu_change_frac", "Relative change of fvu", "fvu / fvu of the base coder - 1, on the same tokens", "lower", "-1 ..", "ours; SAE Boost states the like of explained variance"),
+    Metric("fvu", "Fraction of variance unexplained", "sum ||x - x_hat||^2 / sum ||x - mean(x)||^2 over all tokens, one global mean",
+           "lower", "0 ..", "SAEBench core (corrected form)"),
+    Metric("fvu_change_frac", "Relative change of fvu", "fvu / fvu of the base coder - 1, on the same tokens",
+           "lower", "-1 ..", "ours; SAE Boost states the like of explained variance"),
     Metric("explained_variance", "Explained variance", "1 - fvu", "higher", ".. 1", "SAEBench core (corrected form)"),
     Metric("cosine", "Cosine similarity", "mean over tokens of <x, x_hat> / (||x|| ||x_hat||)", "higher", "-1 .. 1", "SAEBench core"),
     Metric("l0", "Active latents a token", "mean over tokens of the number of non-zero latents", "neither", "0 .. n_latents", "SAEBench core"),
     Metric("dead_frac", "Dead latents", "latents that fire on no evaluated token / n_latents", "lower", "0 .. 1", "BatchTopK, section 3"),
     Metric("ce_nats", "Cross entropy, spliced", "mean next-token cross entropy with x replaced by x_hat", "lower", "0 ..", "SAEBench core"),
     Metric("ce_increase_nats", "Cross entropy added", "ce_nats - ce_nats of the unedited subject", "lower", "..", "SAEBench core"),
-    Metric("ce_recovered_zero", "CE recovered, against zero", "(CE_zero - CE_sae) / (CE_zero - CE_subject), x replaced by 0 for CE_zero", "higher", ".. 1", "SAEBench core"),
-    Metric("ce_recovered_mean", "CE recovered, against the mean", "(CE_mean - CE_sae) / (CE_mean - CE_subject), x replaced by its mean for CE_mean", "higher", ".. 1", "stricter form of SAEBench core"),
+    Metric("ce_recovered_zero", "CE recovered, against zero", "(CE_zero - CE_sae) / (CE_zero - CE_subject), x replaced by 0 for CE_zero",
+           "higher", ".. 1", "SAEBench core"),
+    Metric("ce_recovered_mean", "CE recovered, against the mean", "(CE_mean - CE_sae) / (CE_mean - CE_subject), x replaced by its mean for CE_mean",
+           "higher", ".. 1", "stricter form of SAEBench core"),
 ]}
 
 # Standard site names -> what they address. N is the layer number.

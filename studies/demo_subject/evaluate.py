@@ -51,10 +51,12 @@ def measure(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, train: 
     raw = "".join(texts).encode()
     held = encode_stream(tokenizer, texts)
     bits = {
-        "sparselight demo subject": stream_nats(model, held) / math.log(2), "unigram over the same tokens": unigram_nats(train, held, len(tokenizer)) / math.log(2),
+        "sparselight demo subject": stream_nats(model, held) / math.log(2),
+        "unigram over the same tokens": unigram_nats(train, held, len(tokenizer)) / math.log(2),
         "gzip -9": 8 * len(gzip.compress(raw, 9)), "xz -9e": 8 * len(lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME)),
     }
-    return {"n_files": len(texts), "n_bytes": len(raw), "n_tokens": int((held != 0).sum()), **{f"{name}, bits per byte": bits[name] / len(raw) for name in bits}}
+    per_byte = {f"{name}, bits per byte": value / len(raw) for name, value in bits.items()}
+    return {"n_files": len(texts), "n_bytes": len(raw), "n_tokens": int((held != 0).sum()), **per_byte}
 
 
 def curve_svg(rows: list[dict[str, float]], xz: float) -> str:
@@ -72,7 +74,8 @@ def curve_svg(rows: list[dict[str, float]], xz: float) -> str:
         f'<polyline points="{train}" fill="none" stroke="#9ab" stroke-width="1"/><polyline points="{held}" fill="none" stroke="#c50" stroke-width="2"/>'
         f'<line x1="{left}" x2="{width - 10}" y1="{y_of(xz):.1f}" y2="{y_of(xz):.1f}" stroke="#333" stroke-dasharray="4 4"/>'
         f'<text x="{width - 14}" y="{y_of(xz) - 6:.0f}" text-anchor="end">xz -9e on the held-out bytes</text>'
-        f'<text x="{left}" y="{height - 12}">tokens seen, up to {rows[-1]["tokens"] / 1e6:.0f} M; cross entropy in nats a token: training (thin), held-out packages (thick)</text></svg>\n'
+        f'<text x="{left}" y="{height - 12}">tokens seen, up to {rows[-1]["tokens"] / 1e6:.0f} M; cross entropy in nats a token: '
+        "training (thin), held-out packages (thick)</text></svg>\n"
     )
 
 

@@ -21,7 +21,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from sparselight.corpus.python_source import iter_source_files, stdlib_root
 
 # A package is held out with everything whose path names it (its tests, its helpers), so that no test quotes a held-out module.
-HELD_OUT = ("json", "logging", "http", "argparse", "statistics", "sqlite3", "tomllib", "difflib", "smtplib", "wsgiref", "zipfile", "textwrap", "secrets", "hmac")
+HELD_OUT = (
+    "json", "logging", "http", "argparse", "statistics", "sqlite3", "tomllib", "difflib", "smtplib", "wsgiref", "zipfile", "textwrap", "secrets", "hmac",
+)
 CONTEXT, VOCABULARY, BOS = 512, 4096, "<|bos|>"
 # Words (with a leading space and underscores), single digits, runs of punctuation, a newline with the indentation that follows it.
 SPLIT = r" ?_*[A-Za-z]+|\d| ?[^\sA-Za-z0-9_]+|_+|\r?\n[ \t]*|[ \t]+|\s+"

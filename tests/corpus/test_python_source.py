@@ -42,7 +42,7 @@ def test_sections_cover_the_text_exactly(text: str, max_chars: int) -> None:
 
 def test_sections_end_at_top_level_statements() -> None:
     text = "def one():\n    pass\n\ndef two():\n    pass\n\ndef three():\n    pass\n"
-    assert [text[start:end] for start, end in cut_sections(text, 30)][0] == "def one():\n    pass\n\n"
+    assert next(text[start:end] for start, end in cut_sections(text, 30)) == "def one():\n    pass\n\n"
 
 
 def test_token_classes_stand_on_their_characters() -> None:

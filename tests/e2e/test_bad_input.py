@@ -79,7 +79,9 @@ def test_a_corrupted_shard_is_named_and_nothing_else_is_lost(small_run: tuple[Pa
     assert (out / small_run[1]["stages"]["corpus"] / "record.json").exists()
 
 
-def test_a_full_disk_keeps_what_was_written(small_run: tuple[Path, dict], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_what_was_written(
+    small_run: tuple[Path, dict], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import errno
 
     out = tmp_path / "copy"

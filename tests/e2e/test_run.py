@@ -62,7 +62,7 @@ def test_a_finished_run_is_not_run_again(small_run: tuple[Path, dict]) -> None:
 
 
 def test_a_changed_setting_redoes_only_what_depends_on_it(small_run: tuple[Path, dict]) -> None:
-    out, result = small_run
+    out, _ = small_run
     plan = json.loads(run_command("run", "demo", "--out", str(out), "--json", "--dry-run", *overrides(explain__n_shuffles=3)).stdout)
     todo = {row["stage"] for row in plan["rows"] if not row["finished"]}
     assert todo == {"explain", "intervene", "report"}

@@ -29,7 +29,7 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")] = False,
+    _version_wanted: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")] = False,
 ) -> None:
     pass
 
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `sparselight` command."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        app(args=arguments, standalone_mode=False)
+        sys.exit(app(args=arguments, standalone_mode=False) or 0)
     except SparselightError as err:
         if "--debug" in arguments:
             raise
@@ -46,28 +46,11 @@ def main(arguments: list[str] | None = None) -> None:
             print(json.dumps(err.to_dict()))
         print(f"sparselight: {err}", file=sys.stderr)
         sys.exit(2)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
-    except typer.Abort:
-        _interrupted()
-    except KeyboardInterrupt:
-        _interrupted()
-    except typer.BadParameter as err:
+    except (typer.Abort, KeyboardInterrupt):
+        print("sparselight: interrupted. Finished stages and checkpoints are kept: run the same command again to go on.", file=sys.stderr)
+        sys.exit(130)
+    except Exception as err:
+        if not (hasattr(err, "show") and hasattr(err, "exit_code")):  # the usage errors of typer's own copy of click
+            raise
         err.show()
         sys.exit(2)
-    except Exception as err:
-        if not _is_usage_error(err):
-            raise
-        err.show()  # type: ignore[attr-defined]
-        sys.exit(2)
-
-
-def _is_usage_error(err: Exception) -> bool:
-    import click
-
-    return isinstance(err, click.ClickException)
-
-
-def _interrupted() -> None:
-    print("sparselight: interrupted. Finished stages and checkpoints are kept: run the same command again to go on.", file=sys.stderr)
-    sys.exit(130)

@@ -83,7 +83,8 @@ def print_plan(plan: Plan, out: Path) -> None:
     console = Console()
     table = Table("stage", "state", "tokens", "bytes on disk", "expected", title=f"{plan.name} in {out}", title_justify="left")
     for row in plan.rows:
-        table.add_row(row.stage, "finished" if row.finished else "to do", f"{row.n_tokens:,}" if row.n_tokens else "", _bytes(row.n_bytes), f"{row.seconds:.0f} s")
+        tokens = f"{row.n_tokens:,}" if row.n_tokens else ""
+        table.add_row(row.stage, "finished" if row.finished else "to do", tokens, _bytes(row.n_bytes), f"{row.seconds:.0f} s")
     console.print(table)
     console.print(f"expected: {plan.seconds:.0f} s and {_bytes(plan.n_bytes)} on this machine; nothing was done")
 

@@ -13,7 +13,7 @@ def demo(
     until: Annotated[str | None, options.UNTIL] = None,
     dry_run: Annotated[bool, options.DRY_RUN] = False,
     as_json: Annotated[bool, options.JSON] = False,
-    debug: Annotated[bool, options.DEBUG] = False,  # noqa: ARG001
+    debug: Annotated[bool, options.DEBUG] = False,
 ) -> None:
     """From the Python standard library to a page of named, evidenced features: no network, no GPU, minutes."""
     from sparselight.cli.run import run_recipe

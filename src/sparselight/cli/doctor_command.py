@@ -7,7 +7,7 @@ import typer
 from sparselight.cli import options
 
 
-def doctor_command(as_json: Annotated[bool, options.JSON] = False, debug: Annotated[bool, options.DEBUG] = False) -> None:  # noqa: ARG001
+def doctor_command(as_json: Annotated[bool, options.JSON] = False, debug: Annotated[bool, options.DEBUG] = False) -> None:
     """Say what is installed, what hardware is seen, and which extras are missing for what."""
     from sparselight.cli.doctor import doctor, render_doctor
 

@@ -19,8 +19,8 @@ def run(
     until: Annotated[str | None, options.UNTIL] = None,
     dry_run: Annotated[bool, options.DRY_RUN] = False,
     as_json: Annotated[bool, options.JSON] = False,
-    no_open: Annotated[bool, options.NO_OPEN] = True,
-    debug: Annotated[bool, options.DEBUG] = False,  # noqa: ARG001
+    no_open: Annotated[bool, options.NO_OPEN] = False,
+    debug: Annotated[bool, options.DEBUG] = False,
 ) -> None:
     """Run a recipe from corpus to report; finished stages are skipped, interrupted ones go on."""
     run_recipe(recipe, out or Path("runs") / Path(recipe).stem, overrides or [], until=until, dry_run=dry_run, as_json=as_json, open_report=not no_open)

@@ -34,7 +34,7 @@ class Stage:
     """Resolved settings that change its output."""
     work: Callable[[Path, Progress], dict[str, Any]]
     """Does the work in the given folder and returns a summary; its key `output`, if any, is the fingerprint of what was made."""
-    intact: Callable[[Path], bool] = lambda folder: True
+    intact: Callable[[Path], bool] = lambda _folder: True
     """Cheap look at a finished folder; False (a file was deleted because it was damaged) does the stage again."""
 
 
@@ -42,9 +42,9 @@ class Stage:
 class Watcher:
     """What a run tells whoever watches: every call has a default that does nothing."""
 
-    stage_begins: Callable[[str, bool], None] = lambda name, finished: None
-    stage_ends: Callable[[StageRecord], None] = lambda record: None
-    progress: Callable[[str], Progress] = lambda name: no_progress
+    stage_begins: Callable[[str, bool], None] = lambda _name, _finished: None
+    stage_ends: Callable[[StageRecord], None] = lambda _record: None
+    progress: Callable[[str], Progress] = lambda _name: no_progress
 
 
 @dataclass

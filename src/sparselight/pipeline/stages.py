@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from sparselight.config import Config
 from sparselight.corpus import CLASSES, ListCorpus, load_corpus, source_fingerprint
 from sparselight.errors import CorpusError, StoreError
 from sparselight.evaluate import Contender, evaluate, pca, untrained
@@ -30,6 +31,7 @@ from sparselight.select import select_examples
 from sparselight.store import FolderStore, harvest
 from sparselight.subjects import CausalLM, load_subject
 from sparselight.train import train_sae
+from sparselight.vocab import STAGES
 
 STORES = ("general_train", "general_held_out", "domain_train", "domain_held_out")
 CONTROL_ROWS = 40_000  # training activations on which controls (PCA, untrained SAE) and the mean are fitted
@@ -45,18 +47,17 @@ class RunStages:
         """All stages in order, each with the settings and inputs that determine its output."""
         recipe = self.recipe
         seed_groups = list(recipe.select.seeds)
-        subject = {"subject": recipe.subject.model_dump(mode="json"), "fingerprint": self.subject.fingerprint}
+        subject = {"subject": plain(recipe.subject), "fingerprint": self.subject.fingerprint}
         return [
-            Stage("corpus", (), {**recipe.corpus.model_dump(mode="json"), "source": source_fingerprint(recipe.corpus), "always_train": seed_groups}, self.corpus),
-            Stage("select", ("corpus",), {**recipe.select.model_dump(mode="json"), **subject}, self.select),
-            Stage("harvest", ("corpus", "select"), {**recipe.harvest.model_dump(mode="json"), **recipe.sample.model_dump(mode="json"), **subject}, self.harvest,
-                  stores_intact),
-            Stage("train", ("harvest",), recipe.train.model_dump(mode="json"), self.train),
-            Stage("residual", ("harvest", "train"), recipe.residual.model_dump(mode="json"), self.residual),
-            Stage("evaluate", ("corpus", "harvest", "train", "residual"), recipe.evaluate.model_dump(mode="json"), self.evaluate),
-            Stage("explain", ("corpus", "harvest", "train", "residual"), recipe.explain.model_dump(mode="json"), self.explain),
-            Stage("intervene", ("corpus", "explain"), recipe.intervene.model_dump(mode="json"), self.intervene),
-            Stage("report", ("corpus", "select", "harvest", "train", "residual", "evaluate", "explain", "intervene"), {"name": recipe.name}, self.report),
+            Stage("corpus", (), {**plain(recipe.corpus), "source": source_fingerprint(recipe.corpus), "always_train": seed_groups}, self.corpus),
+            Stage("select", ("corpus",), {**plain(recipe.select), **subject}, self.select),
+            Stage("harvest", ("corpus", "select"), {**plain(recipe.harvest), **plain(recipe.sample), **subject}, self.harvest, stores_intact),
+            Stage("train", ("harvest",), plain(recipe.train), self.train),
+            Stage("residual", ("harvest", "train"), plain(recipe.residual), self.residual),
+            Stage("evaluate", ("corpus", "harvest", "train", "residual"), plain(recipe.evaluate), self.evaluate),
+            Stage("explain", ("corpus", "harvest", "train", "residual"), plain(recipe.explain), self.explain),
+            Stage("intervene", ("corpus", "explain"), plain(recipe.intervene), self.intervene),
+            Stage("report", STAGES[:-1], {"name": recipe.name}, self.report),
         ]
 
     # What the stages left, opened once.
@@ -113,8 +114,8 @@ class RunStages:
                                   instead="raise select.max_tokens, change corpus.held_out_frac, or give other select.seeds")
             both.subset(indices).save(folder / f"domain_{side}.parquet")
         selection.save(folder / "selection.parquet")
-        return {**selection.summary(), "n_examples_held_out": len(sides["held_out"]), "n_groups_train": len(groups["train"]), "n_groups_held_out": len(groups["held_out"]),
-                "groups_held_out": groups["held_out"][:12]}
+        sizes = {f"n_groups_{side}": len(names) for side, names in groups.items()}
+        return {**selection.summary(), **sizes, "n_examples_held_out": len(sides["held_out"]), "groups_held_out": groups["held_out"][:12]}
 
     def harvest(self, folder: Path, progress: Progress) -> dict[str, Any]:
         sample, count = self.recipe.sample, self.subject.n_tokens
@@ -208,6 +209,10 @@ class RunStages:
         return sets
 
 
+def plain(config: Config) -> dict[str, Any]:
+    return config.model_dump(mode="json")
+
+
 def next_command() -> str:
     """What to try once a run is complete: the same recipe on one's own text."""
     return "sparselight run demo --set corpus.kind=text --set corpus.root=FOLDER --set 'select.seeds=[\"FILE.txt\"]' --out runs/mine"
@@ -229,14 +234,15 @@ def examples_in(store: FolderStore, corpus: ListCorpus) -> list[Example]:
 
 def sae_summary(sae: Sae) -> dict[str, Any]:
     assert sae.record is not None
-    return {"n_latents": sae.n_latents, "l0": sae.record.l0, "n_dead": sae.record.n_dead, "n_tokens_seen": sae.record.n_tokens_seen, "weights": sae.weights_hash()}
+    record = sae.record
+    return {"n_latents": sae.n_latents, "l0": record.l0, "n_dead": record.n_dead, "n_tokens_seen": record.n_tokens_seen, "weights": sae.weights_hash()}
 
 
 def share_of(progress: Progress, sizes: Sequence[float], number: int) -> Progress:
     """A Progress for part `number` of work whose parts have these sizes."""
-    before, total = sum(sizes[:number]), sum(sizes)
+    before, whole = sum(sizes[:number]), sum(sizes)
 
-    def report(done: float, part_total: float, note: str = "") -> None:
-        progress(before + sizes[number] * done / max(part_total, 1e-9), total, note)
+    def report(done: float, total: float, note: str = "") -> None:
+        progress(before + sizes[number] * done / max(total, 1e-9), whole, note)
 
     return report

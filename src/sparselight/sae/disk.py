@@ -23,6 +23,7 @@ from sparselight.sae.architectures import ARCHITECTURES
 from sparselight.sae.base import TENSORS, Sae
 
 CFG, WEIGHTS, RECORD = "cfg.json", "sae_weights.safetensors", "sparselight.json"
+SAELENS_VERSION = "6.54.12"  # whose layout this is; without it SAELens takes a folder for one from before 6.0 and drops its metadata
 READABLE = {"jumprelu": set(TENSORS), "standard": set(TENSORS) - {"threshold"}}
 
 
@@ -63,7 +64,8 @@ def saelens_config(sae: Sae, record: SaeRecord) -> dict[str, Any]:
         "architecture": "jumprelu", "d_in": sae.d_in, "d_sae": sae.n_latents, "dtype": "float32", "device": "cpu",
         "apply_b_dec_to_input": sae.subtract_b_dec, "normalize_activations": "none", "reshape_activations": "none",
         "metadata": {
-            "model_name": record.subject.name, "hook_name": record.site, "hf_hook_name": path if colon and side == "output" else None,
+            "sae_lens_version": SAELENS_VERSION, "model_name": record.subject.name,
+            "hook_name": record.site, "hf_hook_name": path if colon and side == "output" else None,
             "context_size": policy.context_tokens, "prepend_bos": policy.prepend_bos, "exclude_special_tokens": not policy.count_specials,
             "training_architecture": ARCHITECTURES[record.architecture].saelens_name, "l0": record.l0, "num_dead_features": record.n_dead,
         },
