@@ -43,7 +43,8 @@ def test_select_batch_topk(fast, shape, share, hint) -> None:
     assert same(fast.select_batch_topk(pre, n_keep, hint), REF.select_batch_topk(pre, n_keep, hint))
 
 
-@given(seed=st.integers(0, 10_000), n=st.integers(0, 12), m=st.integers(1, 9), n_keep=st.integers(0, 60), levels=st.integers(1, 4), hint=st.none() | st.floats(0, 4))
+@given(seed=st.integers(0, 10_000), n=st.integers(0, 12), m=st.integers(1, 9), n_keep=st.integers(0, 60), levels=st.integers(1, 4),
+       hint=st.none() | st.floats(0, 4))
 @settings(max_examples=150, deadline=None)
 def test_select_batch_topk_breaks_ties_by_position(seed: int, n: int, m: int, n_keep: int, levels: int, hint: float | None) -> None:
     pre = torch.randint(-1, levels, (n, m), generator=torch.Generator().manual_seed(seed)).float()

@@ -58,6 +58,7 @@ def test_cfg_is_saelens(saved: tuple[Sae, Path]) -> None:
     assert cfg == {
         "architecture": "jumprelu", "d_in": 5, "d_sae": 12, "dtype": "float32", "device": "cpu", "apply_b_dec_to_input": True,
         "normalize_activations": "none", "reshape_activations": "none"}
+    assert metadata.pop("sae_lens_version")
     assert metadata == {
         "model_name": "tiny", "hook_name": "model.layers.1:output", "hf_hook_name": "model.layers.1", "context_size": 64, "prepend_bos": True,
         "exclude_special_tokens": True, "training_architecture": "batchtopk", "l0": 2.1, "num_dead_features": 1}

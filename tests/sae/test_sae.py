@@ -25,9 +25,10 @@ def random_sae(d_in: int = 6, n_latents: int = 20, subtract_b_dec: bool = True, 
 
 def record_of(sae: Sae, **changes: object) -> SaeRecord:
     subject = SubjectRef(name="tiny", fingerprint="f", token_policy=TokenPolicy(prepend_bos=True, context_tokens=64))
-    values: dict = dict(
-        architecture="batch_topk", role="base", site="resid_post.1", subject=subject, store_fingerprint="s", d_in=sae.d_in, n_latents=sae.n_latents, k=4,
-        l0=4.1, n_dead=1, dead_after_tokens=100, n_tokens_seen=1000, normalization="n", loss_scale="l", config={"k": 4})
+    values: dict = {
+        "architecture": "batch_topk", "role": "base", "site": "resid_post.1", "subject": subject, "store_fingerprint": "s", "d_in": sae.d_in,
+        "n_latents": sae.n_latents, "k": 4, "l0": 4.1, "n_dead": 1, "dead_after_tokens": 100, "n_tokens_seen": 1000, "normalization": "n", "loss_scale": "l",
+        "config": {"k": 4}}
     return SaeRecord(**values | changes)
 
 

@@ -24,8 +24,8 @@ class TrainConfig(Config):
     """Training tokens in all, rounded down to whole batches; past the end of the store the next epoch begins, in another order."""
     batch_tokens: int = Field(2048, gt=0)
     """Tokens in one step."""
-    lr: float = Field(1e-3, gt=0)
-    """Peak learning rate of Adam."""
+    lr: float = Field(4e-3, gt=0)
+    """Peak learning rate of Adam. High because a small run takes few steps; a larger dictionary and more tokens want less, about 3e-4 at 1e9."""
     warmup_frac: float = Field(0.05, ge=0, le=1)
     """Share of the steps over which the learning rate rises linearly."""
     decay_frac: float = Field(0.3, ge=0, le=1)

@@ -29,7 +29,7 @@ from sparselight.train.loop import train_loop
 from sparselight.train.objectives import make_objective
 from sparselight.train.state import TrainState
 
-CALIBRATION_BATCHES = 16  # past the last training step; l0 is then measured on as many again
+CALIBRATION_BATCHES = 32  # past the last training step; l0 is then measured on as many again
 CHANGES_NO_RESULT = {"checkpoint_every_s", "log_every_steps"}
 
 
@@ -106,6 +106,9 @@ def identity(
 
 def claim_folder(folder: Path, ours: dict[str, Any]) -> None:
     """Write training.json, or refuse a folder where another one stands."""
+    for leftover in folder.glob(".*.tmp"):  # of a writer that was killed; folders are save_sae's to clear
+        if leftover.is_file():
+            leftover.unlink()
     path = folder / "training.json"
     if not path.exists():
         write_bytes(path, (json.dumps(ours, indent=1) + "\n").encode())
