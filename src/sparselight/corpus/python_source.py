@@ -22,7 +22,7 @@ from sparselight.errors import CorpusError
 from sparselight.protocols import Example, Span
 
 SKIPPED_FOLDERS = {"site-packages", "dist-packages", "__pycache__", "lib-dynload", "idlelib", "pydoc_data", "turtledemo"}
-MIN_LETTERS_FRAC = 0.35  # code and prose have over half letters; character tables and encoded blobs fall below this
+MIN_LOWER_FRAC = 0.35  # code and prose are over half lower-case letters; character tables and encoded blobs fall below this
 
 
 class PythonSource(ListCorpus):
@@ -82,7 +82,7 @@ def iter_source_files(root: Path, include_tests: bool = True) -> Iterator[tuple[
                 asked=f"read the corpus file {path}", why=err.strerror or str(err),
                 instead="make the file readable, or set corpus.root to another folder",
             ) from err
-        if len(text) >= 40 and sum(map(str.isalpha, text)) / len(text) >= MIN_LETTERS_FRAC:
+        if len(text) >= 40 and sum(map(str.islower, text)) / len(text) >= MIN_LOWER_FRAC:
             yield relative.as_posix(), text
 
 
