@@ -13,7 +13,7 @@ from sparselight.interpret import domain_cards, is_supported, load_catalogue
 from sparselight.pipeline import load_recipe
 from sparselight.records import EvalRecord, EvalRow, RunRecord, StageRecord
 from sparselight.report.headline import headline_sentences
-from sparselight.report.select_cards import added_cards, best_cards
+from sparselight.report.select_cards import best_cards
 
 HERE = Path(__file__).parent
 
@@ -46,7 +46,7 @@ def collect(folder: Path) -> dict[str, Any]:
         "sizes": {stage: record.summary for stage, record in records.items()},
         "headline": headline_sentences(evaluation), "rows": measured(evaluation.rows), "differences": measured(evaluation.differences),
         "n_tokens": evaluation.n_tokens, "n_supported": len(supported), "n_domain_supported": len(domain_cards(supported)),
-        "n_added_shown": len(added_cards(cards)), "domain_features": names,
+        "domain_features": names,
     }
 
 

@@ -30,7 +30,7 @@ def test_every_stage_leaves_what_it_promises(small_run: tuple[Path, dict]) -> No
     assert {row.metric for row in evaluation.rows} <= set(METRICS)
     assert InterventionRecord.load(out / result["stages"]["intervene"] / "interventions.json")
     with duckdb.connect(str(out / result["stages"]["explain"] / "catalogue.duckdb"), read_only=True) as catalogue:
-        assert catalogue.sql("select count(*) from cards").fetchone() == (256 + 64,)
+        assert catalogue.execute("select count(*) from cards").fetchone() == (256 + 64,)
 
 
 def test_what_the_table_says_works_was_run(small_run: tuple[Path, dict]) -> None:

@@ -12,7 +12,7 @@ def graded_card(latent, source, f1, control, text="the word `x`", promotes=(), r
         return MetricValue(value=number, low=low, high=high, n=7, seeds=[0])
 
     evidence = Evidence(precision=value(f1), recall=value(f1), f1=value(f1, f1 - 0.1, f1 + 0.05), control_f1=value(control, 0.0, control + 0.01),
-                        threshold=0.1 + 0.2, n_fires=3, n_labelled=4)
+                        threshold=0.1 + 0.2, n_fires=30, n_labelled=40)
     contexts = [Context(example="e", group="g", tokens=["a", "<b>", "\n", "\u00fc"], activations=[0.1, 1 / 3, 0.0, 2e-9], peak=number) for number in range(2)]
     return Card(latent=latent, source=source, fire_rate=rates[0], domain_fire_rate=rates[1], max_activation=1 / 3,
                 explanation=Explanation(text=text, label="word=x", explainer="statistical", evidence=evidence),
@@ -43,6 +43,9 @@ def test_empty_catalogue_round_trip(tmp_path):
 def test_support_needs_f1_and_distance_from_the_control(graded_cards):
     assert [is_supported(card) for card in graded_cards] == [True, False, False, True]
     assert not is_supported(graded_card(1, "base", 0.49, 0.0))
+    explanation = graded_cards[0].explanation
+    rare = explanation.evidence.model_copy(update={"n_labelled": 19})
+    assert not is_supported(graded_cards[0].model_copy(update={"explanation": explanation.model_copy(update={"evidence": rare})}))
 
 
 def test_queries(tmp_path, graded_cards):

@@ -1,12 +1,12 @@
 """Which cards are shown, and in which order."""
 
 from sparselight.records import Card, Evidence, Explanation, MetricValue
-from sparselight.report.select_cards import added_cards, best_cards, tally
+from sparselight.report.select_cards import best_cards, enriched_cards, tally
 
 
 def card(latent: int, f1: float, label: str = "word=key", source: str = "base", ratio: float = 1.0, width: float = 0.05, chance: float = 0.1) -> Card:
     value = MetricValue(value=f1, low=f1 - width, high=f1 + width, n=9)
-    evidence = Evidence(precision=value, recall=value, f1=value, control_f1=MetricValue(value=chance, high=chance, n=3), threshold=1.0, n_fires=5, n_labelled=5)
+    evidence = Evidence(precision=value, recall=value, f1=value, control_f1=MetricValue(value=chance, high=chance, n=3), threshold=1.0, n_fires=50, n_labelled=50)
     return Card(latent=latent, source=source, fire_rate=0.01, domain_fire_rate=0.01 * ratio, max_activation=1.0, contexts=[], promotes=[], suppresses=[],
                 explanation=Explanation(text=label, label=label, explainer="statistical", evidence=evidence))
 
@@ -25,9 +25,9 @@ def test_unsupported_cards_and_a_third_one_of_a_label_are_left_out() -> None:
     assert latents(best_cards(cards, n_cards=1)) == [1]
 
 
-def test_added_cards_are_residual_and_domain_enriched_the_most_enriched_first() -> None:
+def test_enriched_cards_are_of_one_sae_and_domain_enriched_the_most_enriched_first() -> None:
     cards = [card(1, 0.9, ratio=9), card(2, 0.9, "a=2", "residual", 2), card(3, 0.6, "a=3", "residual", 4), card(4, 0.9, "a=4", "residual", 20)]
-    assert latents(added_cards(cards)) == [4, 3]
+    assert latents(enriched_cards(cards, "residual")) == [4, 3]
 
 
 def test_the_tally_counts_each_test() -> None:

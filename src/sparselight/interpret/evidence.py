@@ -8,19 +8,21 @@ from collections.abc import Iterable
 from sparselight.records import Card
 
 MIN_F1 = 0.5  # InterPLM (arXiv 2412.12101) counts a feature as identified above this F1
+MIN_HELD_OUT_TOKENS = 20  # below it an F1 of 1 says little and its bootstrap interval, which cannot see what did not occur, says less
 SMOOTHING_FRAC = 1e-5  # a firing rate of one token in 100,000: rates below it carry no information about the ratio
 
 
 def is_supported(card: Card) -> bool:
     """Whether a card's explanation is proven on held-out tokens.
 
-    Rule: held-out F1 >= 0.5, and the lower end of its 95 % interval lies above the largest F1 that the same search reached
-    with shuffled labels.
+    Rule: held-out F1 >= 0.5, the lower end of its 95 % interval lies above the largest F1 that the same search reached with shuffled
+    labels, and at least 20 held-out tokens carry the label and 20 make the latent fire.
     """
     if card.explanation is None:
         return False
-    f1, control = card.explanation.evidence.f1, card.explanation.evidence.control_f1
-    if f1.low is None or control.high is None:
+    evidence = card.explanation.evidence
+    f1, control = evidence.f1, evidence.control_f1
+    if f1.low is None or control.high is None or min(evidence.n_fires, evidence.n_labelled) < MIN_HELD_OUT_TOKENS:
         return False
     return f1.value >= MIN_F1 and f1.low > control.high
 

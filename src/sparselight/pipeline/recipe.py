@@ -35,7 +35,9 @@ class InterveneConfig(Config):
     """Which features the report turns off to show what they do."""
 
     n_features: int = Field(3, ge=0)
-    """How many of the best-evidenced features are ablated, domain features first."""
+    """How many features are shown ablated: those of the candidates whose ablation changes a prediction most."""
+    n_candidates: int = Field(12, ge=1)
+    """How many of the best-evidenced features are tried, domain features first."""
     side_effect_tokens: int = Field(4_000, gt=0)
     """General held-out tokens on which the side effect is measured."""
     seed: int = 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparselight.corpus import ListCorpus
 from sparselight.interpret import domain_cards, is_supported
-from sparselight.intervene import edit_result, fire_rates, pick_control
+from sparselight.intervene import edit_function, edit_result, fire_rates, kl_nats, pick_control
 from sparselight.protocols import Example, Progress
 from sparselight.records import Card, Edit, EditResult, EvalRecord
 from sparselight.report import ReportData, RunInfo, write_report
@@ -28,23 +28,49 @@ def pick_edits(
     subject: CausalLM, coders: Mapping[str, Sae], cards: Sequence[Card], examples: Mapping[str, Example], held_out: Sequence[Example],
     site: str, config: "InterveneConfig", progress: Progress,
 ) -> list[EditResult]:
-    """Ablate the best-evidenced features, domain features first, each where it fires most among its shown contexts."""
+    """Ablate features and show those whose ablation changes a prediction most.
+
+    Candidates are the `n_candidates` best-evidenced features, domain features first, one a label. Each is ablated at its strongest
+    firing in every context of its card; the largest KL there ranks it and is the place that is shown. The side effect is not chosen:
+    it is measured on the same general text for all.
+    """
     supported = sorted(filter(is_supported, cards), key=_f1_low, reverse=True)
-    domain = [card for card in supported if card in domain_cards(supported)]
-    chosen = list(_one_a_label([*domain, *supported]))[:config.n_features]
+    domain = {card.key for card in domain_cards(supported)}
+    ranked = sorted(supported, key=lambda card: card.key not in domain)  # stable: evidence orders within each half
+    candidates = list(_one_a_label(ranked))[:config.n_candidates]
+    strongest = []
+    for number, card in enumerate(candidates):
+        progress(number, 2 * len(candidates), "candidates")
+        texts = [examples[name] for name in dict.fromkeys(context.example for context in card.contexts)]
+        strongest.append(strongest_effect(subject, coders[card.source], card, texts, site))
+    order = sorted(range(len(candidates)), key=lambda index: -strongest[index][0])[:config.n_features]
     side_text = ListCorpus(held_out, "held-out text").sample(config.side_effect_tokens, subject.n_tokens, config.seed).examples
     results = []
-    for number, card in enumerate(chosen):
-        progress(number, len(chosen), card.explanation.text if card.explanation else "")
-        coder, example = coders[card.source], examples[card.contexts[0].example]
-        batch = subject.prepare([example])
-        activations = coder.encode(subject.capture(batch, [site])[site]).to_dense()[:, card.latent]
-        position = int(activations[:-1].argmax()) if len(activations) > 1 else 0  # the last token has no next one to show
+    for number, index in enumerate(order):
+        progress(len(order) + number, 2 * len(order), "side effects")
+        card, (_, example, position) = candidates[index], strongest[index]
         control = pick_control(fire_rates(cards, card.source), card.latent, config.seed)
-        edit = Edit(site=site, latents=[card.latent], operation="ablate")
-        results.append(edit_result(subject, coder, edit, card, example, position, side_text, control, seed=config.seed))
+        edit = ablation(card, site)
+        results.append(edit_result(subject, coders[card.source], edit, card, example, position, side_text, control, seed=config.seed))
     progress(1, 1)
     return results
+
+
+def ablation(card: Card, site: str) -> Edit:
+    return Edit(site=site, latents=[card.latent], operation="ablate")
+
+
+def strongest_effect(subject: CausalLM, coder: Sae, card: Card, texts: Sequence[Example], site: str) -> tuple[float, Example, int]:
+    """The largest KL(before || after) of ablating a card's latent, over the token of each text where it fires most: (KL, text, token)."""
+    best = (-1.0, texts[0], 0)
+    for text in texts:
+        batch = subject.prepare([text])
+        activations = coder.encode(subject.capture(batch, [site])[site]).to_dense()[:, card.latent]
+        position = int(activations[:-1].argmax()) if len(activations) > 1 else 0  # the last token has no next one to show
+        before, after = (subject.predict(batch, edits)[position:position + 1].log_softmax(-1)
+                         for edits in (None, {site: edit_function(ablation(card, site), coder)}))
+        best = max(best, (float(kl_nats(before, after)), text, position), key=lambda found: found[0])
+    return best
 
 
 def _f1_low(card: Card) -> float:

@@ -1,6 +1,6 @@
-"""Which cards the page shows, out of all of them: the best-evidenced ones, and what the residual SAE added for the domain.
+"""Which cards the page shows, out of all of them: the best-evidenced ones, and those of the domain, by SAE.
 
-Both lists hold supported cards only (`interpret.is_supported`), and at most two with one label: a list of twenty latents for
+All lists hold supported cards only (`interpret.is_supported`), and at most two with one label: a list of twenty latents for
 the same keyword would say one thing twenty times.
 """
 
@@ -12,7 +12,7 @@ from sparselight.interpret import domain_cards, is_supported
 from sparselight.records import Card
 
 BEST_CARDS = 20
-ADDED_CARDS = 12
+ENRICHED_CARDS = 12
 PER_LABEL = 2
 
 
@@ -31,13 +31,13 @@ class Tally:
 
 
 def best_cards(cards: Iterable[Card], n_cards: int = BEST_CARDS) -> list[Card]:
-    """Supported cards by the lower end of the interval of their held-out F1, the highest first."""
-    return _spread(sorted(filter(is_supported, cards), key=lambda card: (-_f1_low(card), card.source, card.latent)), n_cards)
+    """Supported cards by the lower end of the interval of their held-out F1, the highest first; equal ones by how many tokens say so."""
+    return _spread(sorted(filter(is_supported, cards), key=lambda card: (-round(_f1_low(card), 2), -_n_labelled(card), card.source, card.latent)), n_cards)
 
 
-def added_cards(cards: Iterable[Card], n_cards: int = ADDED_CARDS) -> list[Card]:
-    """Supported, domain-enriched cards of the residual SAE, the most enriched first."""
-    return _spread(domain_cards(card for card in cards if card.source == "residual" and is_supported(card)), n_cards)
+def enriched_cards(cards: Iterable[Card], source: str, n_cards: int = ENRICHED_CARDS) -> list[Card]:
+    """Supported, domain-enriched cards of one SAE, the most enriched first."""
+    return _spread(domain_cards(card for card in cards if card.source == source and is_supported(card)), n_cards)
 
 
 def tally(cards: Sequence[Card]) -> list[Tally]:
@@ -58,6 +58,11 @@ def _f1_low(card: Card) -> float:
     low = card.explanation.evidence.f1.low
     assert low is not None
     return low
+
+
+def _n_labelled(card: Card) -> int:
+    assert card.explanation is not None
+    return card.explanation.evidence.n_labelled
 
 
 def _spread(cards: Iterable[Card], n_cards: int) -> list[Card]:

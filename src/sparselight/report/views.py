@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from sparselight.interpret import TextRenderer, domain_ratio
 from sparselight.interpret.renderers import visible
-from sparselight.records import Card, Context, EditResult, MetricValue
+from sparselight.records import Card, Context, EditResult, Evidence, MetricValue
 from sparselight.report.figures import f1_strip
 from sparselight.report.numbers import count, fixed, interval, number, percent, with_interval
 from sparselight.report.svg import shorten
@@ -84,6 +84,10 @@ class EditView:
     verdict: str
 
 
+def _counts(evidence: Evidence) -> str:
+    return f"above the threshold of {number(evidence.threshold)} on {count(evidence.n_fires)} held-out tokens, {count(evidence.n_labelled)} carry the label"
+
+
 def card_view(card: Card, place: str, n_contexts: int) -> CardView:
     """Prepare a card.
 
@@ -104,7 +108,7 @@ def card_view(card: Card, place: str, n_contexts: int) -> CardView:
         anchor=f"{place}-{card.source}-{card.latent}", source=card.source, latent=card.latent,
         name=shorten(card.explanation.text, 160) if card.explanation else "no explanation found",
         label=shorten(visible(card.explanation.label), 80) if card.explanation else "", scores=scores,
-        counts="" if evidence is None else f"fires on {count(evidence.n_fires)} held-out tokens, {count(evidence.n_labelled)} carry the label",
+        counts="" if evidence is None else _counts(evidence),
         fires_general=percent(card.fire_rate), fires_domain=percent(card.domain_fire_rate),
         ratio=f"{number(ratio, 2)}\u00d7" if ratio < 1000 else "over 1000\u00d7",
         promotes=[token_text(token) for token in card.promotes[:MAX_PROMOTED]], suppresses=[token_text(token) for token in card.suppresses[:MAX_PROMOTED]],
