@@ -236,7 +236,8 @@ def demo_seeds_block() -> str:
     runs = json.loads((ROOT / "studies" / "demo" / "results.json").read_text())
 
     def change(run: dict[str, Any], coder: str, dataset: str) -> str:
-        row = next(row for row in run["differences"] if (row["coder"], row["dataset"], row["metric"]) == (coder, dataset, "fvu_change_frac"))
+        wanted = (coder, "base", dataset, "fvu_change_frac")
+        row = next(row for row in run["differences"] if (row["coder"], row["reference"], row["dataset"], row["metric"]) == wanted)
         return f"{100 * row['value']:+.2f} % [{100 * row['low']:+.2f}, {100 * row['high']:+.2f}]"
 
     rows = [(", ".join(f"{name} = {value}" for name, value in run["changed"].items()) or "as shipped", *(change(run, coder, dataset) for coder, dataset in (

@@ -54,13 +54,17 @@ def load_toml(path: Path) -> dict[str, Any]:
     """
     asked = f"read the recipe {path}"
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        json.dumps(data)
+        return data
     except FileNotFoundError:
         raise ConfigError(asked=asked, why="there is no such file", instead="give the path of a TOML file, for example recipes/demo.toml") from None
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigError(asked=asked, why=str(err), instead="make the file readable UTF-8 text") from None
     except tomllib.TOMLDecodeError as err:
         raise ConfigError(asked=asked, why=f"it is not valid TOML: {err}", instead="mend the line named here") from None
+    except TypeError:
+        raise ConfigError(asked=asked, why="it holds a date or a time, and no setting is one", instead="put it in quotes") from None
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -86,9 +90,11 @@ def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
 
 def _toml_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = tomllib.loads(f"value = {text}")["value"]
+        json.dumps(value)
+    except (tomllib.TOMLDecodeError, TypeError):  # no TOML, or a date, which no setting is
         return text
+    return value
 
 
 def _config_error(cls: type[Config], error: ErrorDetails, prefix: str) -> ConfigError:

@@ -19,7 +19,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: when the disk is full or the folder cannot be written; what stood there before stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -30,6 +30,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise write_error(path, err) from err
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents.
+
+    Raises:
+        StoreError: when the disk is full or the place cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise write_error(folder, err) from err
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -60,12 +72,17 @@ def folder_lock(folder: Path, asked: str) -> Iterator[None]:
     Raises:
         RunError: when another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle: IO[str] = (folder / ".lock").open("w")
+    make_folder(folder)
+    try:
+        handle: IO[str] = (folder / ".lock").open("w")
+    except OSError as err:
+        raise write_error(folder / ".lock", err) from err
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as err:
+            if err.errno not in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES):
+                raise write_error(folder / ".lock", err) from err
             raise RunError(asked=asked, why=f"another process is writing {folder}", instead="wait for it to end, or choose another folder with --out") from err
         yield
     finally:

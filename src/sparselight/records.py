@@ -163,6 +163,8 @@ class EvalRow(Part):
     metric: str
     """A row of vocab.METRICS."""
     value: MetricValue
+    reference: str | None = None
+    """For a difference: the coder that it is taken to."""
 
 
 class EvalRecord(Record):
@@ -171,7 +173,7 @@ class EvalRecord(Record):
     KIND: ClassVar[str] = "evaluation"
     rows: list[EvalRow]
     differences: list[EvalRow]
-    """Paired: coder minus base, resampled over the same groups."""
+    """Paired: coder minus reference, resampled over the same groups."""
     n_tokens: dict[str, int]
     """Held-out tokens a dataset."""
     notes: list[str] = Field(default_factory=list)
@@ -298,6 +300,8 @@ class StageRecord(Record):
     sparselight_version: str
     summary: dict[str, Any] = Field(default_factory=dict)
     """A few numbers for people: counts, sizes, headline metrics."""
+    files: dict[str, int]
+    """Every file of the folder with its size in bytes: the stage counts as finished while they are all there."""
 
 
 class RunRecord(Record):

@@ -57,6 +57,12 @@ def test_form_feeds_do_not_shift_labels() -> None:
     assert [text[span.start:span.end] for span in token_class_spans(text)] == ["import", "os", "import", "sys"]
 
 
+def test_f_strings_are_strings_in_every_python() -> None:
+    text = 'x = f"ab{{{y}c"\n'
+    labels = {text[span.start:span.end]: span.value for span in token_class_spans(text)}
+    assert all(value == "string" for found, value in labels.items() if "ab" in found or found == "c")
+
+
 def test_a_source_that_python_refuses_keeps_the_labels_before_the_fault() -> None:
     spans = token_class_spans("import os\nprint 'x' '''never closed\n")
     assert (spans[0].value, spans[1].value) == ("keyword", "name")

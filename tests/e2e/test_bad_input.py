@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from small_run import overrides
+from small_run import overrides, run_command
 
 from sparselight.cli import main
 
@@ -77,6 +77,9 @@ def test_a_corrupted_shard_is_named_and_nothing_else_is_lost(small_run: tuple[Pa
     message = refused(["run", "demo", "--out", str(out), *overrides()], capsys)
     assert shard.stem in message["asked"] + message["why"]
     assert (out / small_run[1]["stages"]["corpus"] / "record.json").exists()
+    shard.unlink()  # what the message advises
+    done = run_command("run", "demo", "--out", str(out), "--json", "--until", "train", *overrides())
+    assert json.loads(done.stdout)["summaries"]["train"] == small_run[1]["summaries"]["train"]
 
 
 def test_a_full_disk_keeps_what_was_written(

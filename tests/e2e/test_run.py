@@ -61,6 +61,16 @@ def test_a_finished_run_is_not_run_again(small_run: tuple[Path, dict]) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_a_lost_file_is_made_again_and_a_look_leaves_the_record_alone(small_run: tuple[Path, dict]) -> None:
+    out, result = small_run
+    before = (out / "run.json").read_text()
+    assert run_command("run", "demo", "--out", str(out), "--until", "select", *overrides()).returncode == 0
+    assert (out / "run.json").read_text() == before
+    (out / result["report"]).unlink()
+    again = json.loads(run_command("run", "demo", "--out", str(out), "--json", *overrides()).stdout)
+    assert (out / again["report"]).exists()
+
+
 def test_a_changed_setting_redoes_only_what_depends_on_it(small_run: tuple[Path, dict]) -> None:
     out, _ = small_run
     plan = json.loads(run_command("run", "demo", "--out", str(out), "--json", "--dry-run", *overrides(explain__n_shuffles=3)).stdout)

@@ -6,7 +6,8 @@ from sparselight.report.select_cards import best_cards, enriched_cards, tally
 
 def card(latent: int, f1: float, label: str = "word=key", source: str = "base", ratio: float = 1.0, width: float = 0.05, chance: float = 0.1) -> Card:
     value = MetricValue(value=f1, low=f1 - width, high=f1 + width, n=9)
-    evidence = Evidence(precision=value, recall=value, f1=value, control_f1=MetricValue(value=chance, high=chance, n=3), threshold=1.0, n_fires=50, n_labelled=50)
+    control = MetricValue(value=chance, high=chance, n=3)
+    evidence = Evidence(precision=value, recall=value, f1=value, control_f1=control, threshold=1.0, n_fires=50, n_labelled=50)
     return Card(latent=latent, source=source, fire_rate=0.01, domain_fire_rate=0.01 * ratio, max_activation=1.0, contexts=[], promotes=[], suppresses=[],
                 explanation=Explanation(text=label, label=label, explainer="statistical", evidence=evidence))
 

@@ -1,5 +1,7 @@
 """What a person sees in the terminal: one progress bar a stage with an ETA, the plan of a dry run, the result of a run."""
 
+import shutil
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -95,9 +97,10 @@ def print_result(result: Result, out: Path) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     total = sum(result.wall_s.values())
     console.print(f"stages took {total:.0f} s in all", highlight=False)
+    command = result.next_command if shutil.which("sparselight") else result.next_command.replace("sparselight", sys.argv[0], 1)
+    console.print(f"next:   {command}", highlight=False, markup=False, soft_wrap=True)
     if result.report:
         console.print(f"report: {(out / result.report).resolve()}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"next:   {result.next_command}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _bytes(n: float) -> str:

@@ -14,7 +14,7 @@ from pydantic import Field
 from sparselight.config import Config
 from sparselight.corpus.base import ListCorpus
 from sparselight.corpus.plain_text import PlainText
-from sparselight.corpus.python_source import PythonSource, stdlib_root
+from sparselight.corpus.python_source import SKIPPED_FOLDERS, PythonSource, stdlib_root
 from sparselight.errors import CorpusError
 
 __all__ = ["CorpusConfig", "ListCorpus", "PlainText", "PythonSource", "load_corpus", "source_fingerprint"]
@@ -26,7 +26,7 @@ class CorpusConfig(Config):
     kind: Literal["python_source", "text"] = "python_source"
     """What the files hold: Python source (labels from Python's own tokenizer), or plain text (.txt, .md, .rst)."""
     root: str = "stdlib"
-    """A folder or file, or `stdlib`: the standard library of the running Python."""
+    """A folder, or `stdlib`: the standard library of the running Python."""
     include_tests: bool = True
     """Whether files under test folders count (python_source only)."""
     section_chars: int = Field(1600, ge=200)
@@ -68,6 +68,8 @@ def source_fingerprint(config: CorpusConfig) -> str:
     check_root(config)
     digest, root = hashlib.sha256(), config.path()
     for path in [root] if root.is_file() else sorted(root.rglob("*.py" if config.kind == "python_source" else "*.*")):
+        if SKIPPED_FOLDERS.intersection(path.relative_to(root).parts):
+            continue
         try:
             stat = path.stat()
         except OSError:

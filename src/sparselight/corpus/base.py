@@ -129,4 +129,4 @@ def _hash_frac(seed: int, group: str) -> float:
 
 
 def _matches(group: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(group, pattern) for pattern in patterns)
+    return group in patterns or any(fnmatchcase(group, pattern) for pattern in patterns)

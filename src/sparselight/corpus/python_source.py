@@ -22,6 +22,8 @@ from sparselight.errors import CorpusError
 from sparselight.protocols import Example, Span
 
 SKIPPED_FOLDERS = {"site-packages", "dist-packages", "__pycache__", "lib-dynload", "idlelib", "pydoc_data", "turtledemo"}
+# Since Python 3.12 an f-string, since 3.14 a t-string, comes in parts.
+STRING_PARTS = ("FSTRING_START", "FSTRING_MIDDLE", "FSTRING_END", "TSTRING_START", "TSTRING_MIDDLE", "TSTRING_END")
 MIN_LOWER_FRAC = 0.35  # code and prose are over half lower-case letters; character tables and encoded blobs fall below this
 
 
@@ -123,6 +125,7 @@ def token_class_spans(text: str) -> list[Span]:
     docstrings = _docstring_positions(text)
     spans: list[Span] = []
     names = {tokenize.NUMBER: "number", tokenize.OP: "operator", tokenize.STRING: "string", tokenize.COMMENT: "comment"}
+    names |= {getattr(tokenize, part): "string" for part in STRING_PARTS if hasattr(tokenize, part)}
     try:
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
             if token.type == tokenize.NAME:
@@ -131,8 +134,8 @@ def token_class_spans(text: str) -> list[Span]:
                 value = "docstring" if token.start in docstrings else names[token.type]
             else:
                 continue
-            start = line_starts[token.start[0] - 1] + token.start[1]
-            spans.append(Span(start, start + len(token.string), "token_class", value))
+            start, end = (line_starts[line - 1] + column for line, column in (token.start, token.end))
+            spans.append(Span(start, end, "token_class", value))
     except (tokenize.TokenError, SyntaxError, IndexError):
         pass
     return spans

@@ -28,6 +28,7 @@ SUBJECT, ZERO, MEAN = "subject", "zero ablation", "mean ablation"
 def evaluate(
     coders: Mapping[str, Contender], subject: Subject, datasets: Mapping[str, Sequence[Example]], site: str, mean: Float[Tensor, " d_in"],
     config: EvaluateConfig = EvaluateConfig(), progress: Progress = no_progress, base: str = "base",  # noqa: B008 (frozen)
+    pairs: Sequence[tuple[str, str]] = (),
 ) -> EvalRecord:
     """Measure coders on held-out examples, beside the unedited subject, zero ablation and mean ablation.
 
@@ -35,6 +36,7 @@ def evaluate(
         coders: by name; controls are marked as such.
         datasets: held-out examples by name (`general`, `domain`).
         mean: mean training activation at the site.
+        pairs: further differences, each (coder, reference).
         base: the coder to which differences are taken: `coder - base` for every metric both have, and fvu_change_frac.
 
     Raises:
@@ -42,11 +44,11 @@ def evaluate(
         CorpusError: for a dataset without tokens.
         SaeError: for a coder of another width, or whose reconstruction is not finite.
     """
-    _check(coders, subject, datasets, site, mean, base)
+    _check(coders, subject, datasets, site, mean, [base, *(name for pair in pairs for name in pair)])
     contenders = {**coders, ZERO: Contender(ZeroCoder(), is_control=True), MEAN: Contender(MeanCoder(mean), is_control=True)}
     held_out = [HeldOut.draw(name, examples, config.n_tokens, subject.n_tokens, config.seed) for name, examples in datasets.items()]
     step = _steps(progress, (len(contenders) + 2) * sum(part.n_tokens for part in held_out))
-    sheet = _Sheet(base)
+    sheet = _Sheet(base, pairs)
     for part in held_out:
         sums = measure(contenders, subject, part, site, mean, config.batch_tokens, step)
         sheet.add_dataset(part, sums, contenders, coders, Resamples.draw(len(part.groups), config.n_bootstrap, config.seed))
@@ -98,13 +100,14 @@ class _Sheet:
     """The rows of a record as they are filled in."""
 
     base: str
+    pairs: Sequence[tuple[str, str]] = ()
     rows: list[EvalRow] = field(default_factory=list)
     differences: list[EvalRow] = field(default_factory=list)
     _notes: list[str] = field(default_factory=list)
     _missing: dict[tuple[str, str, str], list[str]] = field(default_factory=dict)
 
     def add_dataset(self, part: HeldOut, sums: Sums, contenders: Mapping[str, Contender], coders: Mapping[str, Contender], resamples: Resamples) -> None:
-        """All values of one dataset, and the differences of `coders` to the base coder."""
+        """All values of one dataset, and the differences of `coders` to the base coder and of the further pairs."""
         if resamples.note():
             self._notes.append(f"{part.name}: {resamples.note()}")
         unscored = sums.losses.n_unscored
@@ -116,30 +119,30 @@ class _Sheet:
         for name, contender in contenders.items():
             self._add(self.rows, name, contender.is_control, part.name, measured[name], resamples)
             self._add_dead(self.rows, name, contender.is_control, part, dead[name], resamples)
-        for name in coders:
-            if name == self.base:
-                continue
-            own, other = measured[name], measured[self.base]
+        for name, reference in [*((name, self.base) for name in coders if name != self.base), *self.pairs]:
+            own, other = measured[name], measured[reference]
             paired = {metric: own[metric] - other[metric] for metric in own if metric in other}
             paired["fvu_change_frac"] = ratio(own["fvu"], other["fvu"]) - 1
-            self._add(self.differences, name, coders[name].is_control, part.name, paired, resamples)
-            both = dead[name], dead[self.base]
+            self._add(self.differences, name, coders[name].is_control, part.name, paired, resamples, reference)
+            both = dead[name], dead[reference]
             change = None if both[0] is None or both[1] is None else both[0] - both[1]
-            self._add_dead(self.differences, name, coders[name].is_control, part, change, resamples)
+            self._add_dead(self.differences, name, coders[name].is_control, part, change, resamples, reference)
 
-    def _add(self, rows: list[EvalRow], coder: str, is_control: bool, dataset: str, metrics: Mapping[str, Resampled], resamples: Resamples) -> None:
+    def _add(self, rows: list[EvalRow], coder: str, is_control: bool, dataset: str, metrics: Mapping[str, Resampled], resamples: Resamples,
+             reference: str | None = None) -> None:
         for metric, values in metrics.items():
             value, lacks = resamples.summarize(values)
             if value is not None:
-                rows.append(EvalRow(coder=coder, is_control=is_control, dataset=dataset, metric=metric, value=value))
+                rows.append(EvalRow(coder=coder, is_control=is_control, dataset=dataset, metric=metric, value=value, reference=reference))
             if lacks:
-                who = f"{coder} minus {self.base}" if rows is self.differences else coder
+                who = f"{coder} minus {reference}" if reference else coder
                 self._missing.setdefault((dataset, metric, lacks), []).append(who)
 
-    def _add_dead(self, rows: list[EvalRow], coder: str, is_control: bool, part: HeldOut, dead_frac: float | None, resamples: Resamples) -> None:
+    def _add_dead(self, rows: list[EvalRow], coder: str, is_control: bool, part: HeldOut, dead_frac: float | None, resamples: Resamples,
+                  reference: str | None = None) -> None:
         if dead_frac is not None:
             value = MetricValue(value=dead_frac, n=part.n_tokens, unit="tokens", seeds=[resamples.seed])
-            rows.append(EvalRow(coder=coder, is_control=is_control, dataset=part.name, metric="dead_frac", value=value))
+            rows.append(EvalRow(coder=coder, is_control=is_control, dataset=part.name, metric="dead_frac", value=value, reference=reference))
 
     def notes(self) -> Iterator[str]:
         """What a reader must know beside the numbers."""
@@ -164,10 +167,13 @@ def _steps(progress: Progress, total: int) -> Callable[[int, str], None]:
     return step
 
 
-def _check(coders: Mapping[str, Contender], subject: Subject, datasets: Mapping[str, Sequence[Example]], site: str, mean: Tensor, base: str) -> None:
-    if base not in coders:
-        instead = nearest(base, coders) if coders else "give a coder of that name"
-        raise ConfigError(asked=f"take differences to the coder {base!r}", why="it is not among the coders", instead=instead)
+def _check(
+    coders: Mapping[str, Contender], subject: Subject, datasets: Mapping[str, Sequence[Example]], site: str, mean: Tensor, compared: Sequence[str],
+) -> None:
+    for name in compared:
+        if name not in coders:
+            instead = nearest(name, coders) if coders else "give a coder of that name"
+            raise ConfigError(asked=f"take differences to the coder {name!r}", why="it is not among the coders", instead=instead)
     for name in (SUBJECT, ZERO, MEAN):
         if name in coders:
             raise ConfigError(asked=f"evaluate a coder named {name!r}", why="that name is the evaluation's own", instead="give the coder another name")

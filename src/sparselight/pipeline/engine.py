@@ -1,24 +1,29 @@
 """Runs stages in order inside one run folder: skips what is finished, goes on with what was interrupted, keeps times.
 
 A stage's folder is named by the stage and the hash of its config and inputs; `record.json` in it, written last, says that it is
-complete. Nothing outside a stage's own folder changes while it works, so any interruption costs at most that stage's last part.
+complete and lists its files. A stage whose files are not all there in their size is done again. Nothing outside a stage's own folder
+changes while it works, so any interruption costs at most that stage's last part.
 """
 
 import hashlib
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from sparselight import __version__
 from sparselight.config import canonical_json
 from sparselight.errors import RunError
-from sparselight.files import folder_lock, write_bytes
+from sparselight.files import folder_lock, make_folder, write_bytes
 from sparselight.protocols import Progress, no_progress
 from sparselight.records import RunRecord, StageRecord
+from sparselight.vocab import STAGES
 
 HEARTBEAT_S = 2.0
 
@@ -34,8 +39,10 @@ class Stage:
     """Resolved settings that change its output."""
     work: Callable[[Path, Progress], dict[str, Any]]
     """Does the work in the given folder and returns a summary; its key `output`, if any, is the fingerprint of what was made."""
-    intact: Callable[[Path], bool] = lambda _folder: True
-    """Cheap look at a finished folder; False (a file was deleted because it was damaged) does the stage again."""
+    repairs: bool = False
+    """Whether the work, done again in its own folder, remakes only what is missing there; else the folder is emptied first."""
+    code: tuple[str, ...] = ()
+    """Packages whose source code counts as an input: for stages that are cheap to redo and whose rules change with the code."""
 
 
 @dataclass
@@ -65,10 +72,29 @@ def stage_folder(run: Path, stage: str, digest: str) -> Path:
 def stage_hash(stage: Stage, records: Mapping[str, StageRecord]) -> str:
     """SHA-256 over the stage's name, settings, record version and the outputs of its inputs."""
     content = {
-        "stage": stage.name, "version": StageRecord.VERSION, "config": dict(stage.config),
+        "stage": stage.name, "version": StageRecord.VERSION, "config": dict(stage.config), "code": [source_hash(package) for package in stage.code],
         "inputs": {name: records[name].output for name in stage.inputs},
     }
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+@cache
+def source_hash(package: str) -> str:
+    """SHA-256 over the files of a package of sparselight, compiled ones left out."""
+    root, digest = Path(str(resources.files("sparselight"))) / package, hashlib.sha256()
+    for path in sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"):
+        digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def finished_record(place: Path) -> StageRecord | None:
+    """The record of a complete stage folder; None when the stage is unfinished, or a file of it is gone, cut or its record unreadable."""
+    try:
+        record = StageRecord.load(place / "record.json")
+    except RunError:
+        return None
+    whole = all((place / name).is_file() and (place / name).stat().st_size == size for name, size in record.files.items())
+    return record if whole else None
 
 
 def execute(folder: Path, name: str, recipe: Mapping[str, Any], make_stages: Callable[[Run], list[Stage]], until: str | None = None,
@@ -85,12 +111,12 @@ def execute(folder: Path, name: str, recipe: Mapping[str, Any], make_stages: Cal
         for stage in make_stages(run):
             digest = stage_hash(stage, run.records)
             place = stage_folder(folder, stage.name, digest)
-            finished = (place / "record.json").exists() and stage.intact(place)
-            watcher.stage_begins(stage.name, finished)
-            record = StageRecord.load(place / "record.json") if finished else _work(stage, digest, place, run, watcher)
-            run.records[stage.name] = record
-            save_run_record(run, name, recipe)
-            watcher.stage_ends(record)
+            found = finished_record(place)
+            watcher.stage_begins(stage.name, found is not None)
+            run.records[stage.name] = found or _work(stage, digest, place, run, watcher)
+            if found is None or stage.name == STAGES[-1]:  # a look at an earlier stage of a finished run leaves its record alone
+                save_run_record(run, name, recipe)
+            watcher.stage_ends(run.records[stage.name])
             if stage.name == until:
                 break
     return run
@@ -111,7 +137,11 @@ def save_run_record(run: Run, name: str, recipe: Mapping[str, Any]) -> None:
 
 
 def _work(stage: Stage, digest: str, place: Path, run: Run, watcher: Watcher) -> StageRecord:
-    place.mkdir(parents=True, exist_ok=True)
+    redo = (place / "record.json").exists()
+    if redo and not stage.repairs:
+        shutil.rmtree(place)
+    make_folder(place)
+    (place / "record.json").unlink(missing_ok=True)
     if not (run.folder / "run.json").exists():
         write_bytes(run.folder / "run.json", b"{}\n")  # marks the folder as a run before its first stage is finished
     clock = _Clock(place / ".elapsed_s", watcher.progress(stage.name))
@@ -119,11 +149,17 @@ def _work(stage: Stage, digest: str, place: Path, run: Run, watcher: Watcher) ->
     record = StageRecord(
         stage=stage.name, hash=digest, output=str(summary.pop("output", digest)), config=dict(stage.config),
         inputs={name: run.records[name].output for name in stage.inputs}, wall_s=clock.elapsed_s(), machine=machine(),
-        sparselight_version=__version__, summary=summary,
+        sparselight_version=__version__, summary=summary, files=files_in(place),
     )
     record.save(place / "record.json")
     clock.path.unlink(missing_ok=True)
     return record
+
+
+def files_in(place: Path) -> dict[str, int]:
+    """Size of every file that a stage left, by path; locks and other dot files do not count."""
+    paths = sorted(path for path in place.rglob("*") if path.is_file() and not any(part.startswith(".") for part in path.relative_to(place).parts))
+    return {path.relative_to(place).as_posix(): path.stat().st_size for path in paths if path != place / "record.json"}
 
 
 class _Clock:

@@ -72,7 +72,7 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
 def find_recipe(source: str | Path) -> Path:
     path = Path(source)
-    if path.suffix == ".toml" or path.exists():
+    if path.suffix == ".toml" or len(path.parts) > 1:
         return path
     for folder in recipe_folders():
         if (folder / f"{source}.toml").is_file():

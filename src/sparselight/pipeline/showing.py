@@ -1,10 +1,9 @@
 """What a finished run shows: which features are edited as examples, the headline in words, the data of the report."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparselight.corpus import ListCorpus
 from sparselight.interpret import domain_cards, is_supported
@@ -14,8 +13,8 @@ from sparselight.records import Card, Edit, EditResult, EvalRecord
 from sparselight.report import ReportData, RunInfo, write_report
 from sparselight.report.headline import headline_sentences
 from sparselight.sae import Sae
-from sparselight.select import Selection
 from sparselight.subjects import CausalLM
+from sparselight.train.log import read_log
 
 if TYPE_CHECKING:
     from sparselight.pipeline.engine import Run
@@ -65,7 +64,7 @@ def strongest_effect(subject: CausalLM, coder: Sae, card: Card, texts: Sequence[
     best = (-1.0, texts[0], 0)
     for text in texts:
         batch = subject.prepare([text])
-        activations = coder.encode(subject.capture(batch, [site])[site]).to_dense()[:, card.latent]
+        activations = coder.encode(subject.capture(batch, [site])[site].to(coder.W_dec)).to_dense()[:, card.latent]
         position = int(activations[:-1].argmax()) if len(activations) > 1 else 0  # the last token has no next one to show
         before, after = (subject.predict(batch, edits)[position:position + 1].log_softmax(-1)
                          for edits in (None, {site: edit_function(ablation(card, site), coder)}))
@@ -96,17 +95,11 @@ def write_run_report(
         name=recipe.name, recipe=recipe.model_dump(mode="json"), wall_s={stage: record.wall_s for stage, record in run.records.items()},
         machine=last.machine, sparselight_version=last.sparselight_version, created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-    logs = {"base": _log(run.path("train")), "residual": _log(run.path("residual"))}
-    selection = Selection.load(run.path("select") / "selection.parquet")
-    summary = {**run.records["select"].summary, "seeds": list(recipe.select.seeds), "n_examples": len(selection.examples), "terms": selection.terms}
+    logs = {"base": read_log(run.path("train") / "log.jsonl"), "residual": read_log(run.path("residual") / "log.jsonl")}
+    summary = {**run.records["select"].summary, "seeds": list(recipe.select.seeds)}
     data = ReportData(
         run=info, evaluation=evaluation, cards=cards, sae_records=records, logs=logs, selection=summary,
         corpus={**run.records["corpus"].summary, "fingerprint": run.records["corpus"].output}, edits=edits, next_command=next_command,
         harvest=run.records["harvest"].summary,
     )
     write_report(data, path)
-
-
-def _log(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "log.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -10,6 +10,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from sys import version_info
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from sparselight.config import Config
 from sparselight.corpus import CLASSES, ListCorpus, load_corpus, source_fingerprint
-from sparselight.errors import CorpusError, StoreError
+from sparselight.errors import CorpusError
 from sparselight.evaluate import Contender, evaluate, pca, untrained
 from sparselight.interpret import TokenSet, domain_cards, explain, is_supported, load_catalogue, save_catalogue
 from sparselight.pipeline.engine import Run, Stage
@@ -30,10 +31,9 @@ from sparselight.sae import Sae, load_sae, save_stitched, stitch
 from sparselight.select import select_examples
 from sparselight.store import FolderStore, harvest
 from sparselight.subjects import CausalLM, load_subject
-from sparselight.train import train_sae
+from sparselight.train import CHANGES_NO_RESULT, TrainConfig, n_latents_for, train_sae
 from sparselight.vocab import STAGES
 
-STORES = ("general_train", "general_held_out", "domain_train", "domain_held_out")
 CONTROL_ROWS = 40_000  # training activations on which controls (PCA, untrained SAE) and the mean are fitted
 
 
@@ -46,18 +46,22 @@ class RunStages:
     def stages(self) -> list[Stage]:
         """All stages in order, each with the settings and inputs that determine its output."""
         recipe = self.recipe
+        d_in = self.subject.d_site(self.site)  # refused here, before any work, when the subject has no such site
+        for table, config in (("train", recipe.train), ("residual", recipe.residual)):
+            n_latents_for(config, d_in, table)
         seed_groups = list(recipe.select.seeds)
         subject = {"subject": plain(recipe.subject), "fingerprint": self.subject.fingerprint}
         return [
             Stage("corpus", (), {**plain(recipe.corpus), "source": source_fingerprint(recipe.corpus), "always_train": seed_groups}, self.corpus),
             Stage("select", ("corpus",), {**plain(recipe.select), **subject}, self.select),
-            Stage("harvest", ("corpus", "select"), {**plain(recipe.harvest), **plain(recipe.sample), **subject}, self.harvest, stores_intact),
-            Stage("train", ("harvest",), plain(recipe.train), self.train),
-            Stage("residual", ("harvest", "train"), plain(recipe.residual), self.residual),
-            Stage("evaluate", ("corpus", "harvest", "train", "residual"), plain(recipe.evaluate), self.evaluate),
-            Stage("explain", ("corpus", "harvest", "train", "residual"), plain(recipe.explain), self.explain),
-            Stage("intervene", ("corpus", "explain"), plain(recipe.intervene), self.intervene),
-            Stage("report", STAGES[:-1], {"name": recipe.name}, self.report),
+            Stage("harvest", ("corpus", "select"), {**plain(recipe.harvest), **plain(recipe.sample), **subject}, self.harvest, repairs=True),
+            Stage("train", ("harvest",), training(recipe.train), self.train),
+            Stage("residual", ("harvest", "train"), training(recipe.residual), self.residual),
+            Stage("evaluate", ("corpus", "harvest", "train", "residual"), plain(recipe.evaluate), self.evaluate, code=("evaluate",)),
+            Stage("explain", ("corpus", "harvest", "train", "residual"), {**plain(recipe.explain), "python": version_info[:2]}, self.explain,
+                  code=("interpret",)),
+            Stage("intervene", ("corpus", "explain"), plain(recipe.intervene), self.intervene, code=("interpret", "intervene", "pipeline")),
+            Stage("report", STAGES[:-1], {"name": recipe.name}, self.report, code=("interpret", "report", "pipeline")),
         ]
 
     # What the stages left, opened once.
@@ -159,7 +163,8 @@ class RunStages:
             f"PCA, {k} components": Contender(pca(x, k), is_control=True),
         }
         datasets = {"general": self.held_out("general"), "domain": self.held_out("domain")}
-        record = evaluate(contenders, self.subject, datasets, self.site, x.mean(0), self.recipe.evaluate, progress)
+        record = evaluate(contenders, self.subject, datasets, self.site, x.mean(0), self.recipe.evaluate, progress,
+                          pairs=[("base+residual", "base+general residual")])
         record.save(folder / "evaluation.json")
         return {"n_tokens": record.n_tokens}
 
@@ -218,12 +223,9 @@ def next_command() -> str:
     return "sparselight run demo --set corpus.kind=text --set corpus.root=FOLDER --set 'select.seeds=[\"FILE.txt\"]' --out runs/mine"
 
 
-def stores_intact(folder: Path) -> bool:
-    """Whether every file of the four stores is still there; a damaged one that was deleted is harvested again."""
-    try:
-        return all(FolderStore.open(folder / name).n_tokens > 0 for name in STORES)
-    except StoreError:
-        return False
+def training(config: TrainConfig) -> dict[str, Any]:
+    """The settings of a training that change its result."""
+    return config.model_dump(mode="json", exclude=CHANGES_NO_RESULT)
 
 
 def examples_in(store: FolderStore, corpus: ListCorpus) -> list[Example]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sparselight.records import EvalRecord, MetricValue
 from sparselight.report.numbers import DASH, Format, interval, number, percent, with_interval
 
-BASE, STITCHED = "base", "base+residual"
+BASE, STITCHED, GENERAL = "base", "base+residual", "base+general residual"
 REFERENCES = ("subject", "zero ablation", "mean ablation")
 """Rows that the evaluation adds as reference points: they fix the scale of other metrics and are no rivals of an SAE."""
 
@@ -69,7 +69,8 @@ class Measured:
 
     def __init__(self, evaluation: EvalRecord):
         self.values = {(row.coder, row.dataset, row.metric): row.value for row in evaluation.rows}
-        self.differences = {(row.coder, row.dataset, row.metric): row.value for row in evaluation.differences}
+        self.differences = {(row.coder, row.dataset, row.metric): row.value for row in evaluation.differences if row.reference in (None, BASE)}
+        self.between = {(row.coder, row.reference, row.dataset, row.metric): row.value for row in evaluation.differences if row.reference != BASE}
         self.controls = {row.coder: row.is_control for row in evaluation.rows}
 
     def coders(self, controls: bool) -> list[str]:
@@ -104,7 +105,7 @@ def _general_sentence(found: Measured) -> list[str]:
 
 
 def _control_sentences(found: Measured, both: MetricValue) -> list[str]:
-    parts, rivals = [], []
+    parts, better = [], []
     for coder in found.coders(controls=True):
         value, difference = found.values.get((coder, "domain", "fvu")), found.differences.get((coder, "domain", "fvu"))
         if value is None or coder in REFERENCES:
@@ -112,11 +113,23 @@ def _control_sentences(found: Measured, both: MetricValue) -> list[str]:
         added = f" (difference from base {with_interval(difference)})" if difference is not None and coder.startswith(BASE) else ""
         parts.append(f"{coder} {number(value.value)}{added}")
         if value.value <= both.value:
-            rivals.append(coder)
+            better.append(coder)
     if not parts:
         return ["No control was measured."]
-    verdict = f" {' and '.join(rivals)} does as well on the domain: the gain cannot be put down to training on it." if rivals else ""
-    return [f"Domain fvu of the controls: {'; '.join(parts)}.{verdict}"]
+    verdict = f" {' and '.join(better)} leaves no more of the domain unexplained than {STITCHED}." if better else ""
+    return [f"Domain fvu of the controls: {'; '.join(parts)}.{verdict}", *_training_sentence(found)]
+
+
+def _training_sentence(found: Measured) -> list[str]:
+    """What training on the domain brought beyond more latents: the residual SAE against one of its shape trained on general text."""
+    gap = found.between.get((STITCHED, GENERAL, "domain", "fvu_change_frac"))
+    if gap is None:
+        return []
+    against = "the same residual SAE trained on general text"
+    change = f"{_signed(gap.value)} {interval(gap, percent)}".strip()
+    if _is_clear(gap) and gap.value < 0:
+        return [f"Training on the domain is worth {change} of domain fvu against {against}."]
+    return [f"Against {against} the domain fvu changes by {change}: the gain cannot be put down to training on the domain."]
 
 
 def key_numbers(evaluation: EvalRecord, n_supported: int, n_added: int) -> list[KeyNumber]:

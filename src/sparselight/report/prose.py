@@ -63,6 +63,8 @@ def limits(data: ReportData) -> list[str]:
         "to another site or to other text.",
         f"Each SAE was trained once (seeds: {training_seeds(data)}). The intervals say how results vary with the text that they are measured on, "
         "not how they vary between trainings.",
+        "Held out means: not used to train the SAEs and not used to find the names. The model itself may have been trained on these files (the demo's was), "
+        "and the settings of a recipe may have been chosen by looking at such results (the demo's were).",
         f"Names are statistical: the label (of a fixed list) that best predicts where a latent fires. A supported name (F1 of at least {MIN_F1:g}, "
         "its interval above every shuffled search) says where the latent fires, not why, and not that the model uses it.",
         "The names were searched for on other files than those that score them, but many latents were named at once: a few of the supported ones "

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sparselight.errors import RunError, SaeError, nearest
-from sparselight.files import atomic_path, write_bytes
+from sparselight.files import atomic_path, make_folder, write_bytes
 from sparselight.records import SaeRecord
 from sparselight.sae.architectures import ARCHITECTURES
 from sparselight.sae.base import TENSORS, Sae
@@ -29,11 +29,11 @@ READABLE = {"jumprelu": set(TENSORS), "standard": set(TENSORS) - {"threshold"}}
 
 def save_sae(sae: Sae, record: SaeRecord, folder: Path) -> None:
     """Write an SAE; a reader sees the old folder, the new one or none, never a mixture."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):  # of a writer that was killed
         shutil.rmtree(leftover)
     temporary, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}.tmp") for kind in ("new", "old"))
-    temporary.mkdir()
+    make_folder(temporary)
     with atomic_path(temporary / WEIGHTS) as path:
         save_file({name: tensor.float() for name, tensor in sae.tensors().items()}, path)
     write_bytes(temporary / CFG, (json.dumps(saelens_config(sae, record), indent=1) + "\n").encode())

@@ -6,6 +6,7 @@ from sparselight.config import Config
 from sparselight.errors import ConfigError, nearest
 from sparselight.sae import ARCHITECTURES
 
+CHANGES_NO_RESULT = {"checkpoint_every_s", "log_every_steps"}
 MAX_AUX_K = 512  # arXiv 2412.06410, section 3
 
 
@@ -72,16 +73,19 @@ class TrainConfig(Config):
         return self.n_tokens // self.batch_tokens
 
 
-def n_latents_for(config: TrainConfig, d_in: int) -> int:
+def n_latents_for(config: TrainConfig, d_in: int, table: str = "train") -> int:
     """The width of the dictionary that a config asks for at a site of width d_in.
+
+    Args:
+        table: name of the config in its recipe, for messages.
 
     Raises:
         ConfigError: when k is larger than that.
     """
     n_latents = config.n_latents or round(config.expansion * d_in)
     if config.k > n_latents:
-        raise ConfigError(asked=f"set train.k to {config.k:g}", why=f"the dictionary has {n_latents} latents (train.expansion * d_in)",
-                          instead="make train.k smaller, or train.expansion or train.n_latents larger")
+        raise ConfigError(asked=f"set {table}.k to {config.k:g}", why=f"the dictionary has {n_latents} latents ({table}.expansion * d_in)",
+                          instead=f"make {table}.k smaller, or {table}.expansion or {table}.n_latents larger")
     return n_latents
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sparselight.files import write_bytes
+from sparselight.files import write_bytes, write_error
 
 
 class TrainingLog:
@@ -19,7 +19,7 @@ class TrainingLog:
     def __init__(self, path: Path, step: int):
         kept = [line for line in read_log(path) if line["step"] <= step]
         write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
-        self._file = path.open("a", encoding="utf-8")
+        self._path, self._file = path, path.open("a", encoding="utf-8")
         self._at, self._tokens = time.perf_counter(), None if step else 0
 
     def __enter__(self) -> Self:
@@ -33,8 +33,11 @@ class TrainingLog:
         if self._tokens is not None:
             line["tokens_per_s"] = round((line["tokens"] - self._tokens) / max(now - self._at, 1e-9))
         self._at, self._tokens = now, line["tokens"]
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        except OSError as err:
+            raise write_error(self._path, err) from err
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from sparselight.records import SaeRecord, SubjectRef
 from sparselight.sae import Sae, initialize, load_sae, save_sae
 from sparselight.store import RowStream
 from sparselight.train.checkpoint import Checkpoints
-from sparselight.train.config import TrainConfig, n_latents_for
+from sparselight.train.config import CHANGES_NO_RESULT, TrainConfig, n_latents_for
 from sparselight.train.data import Scaling, TrainingData
 from sparselight.train.log import TrainingLog
 from sparselight.train.loop import train_loop
@@ -30,7 +30,6 @@ from sparselight.train.objectives import make_objective
 from sparselight.train.state import TrainState
 
 CALIBRATION_BATCHES = 32  # past the last training step; l0 is then measured on as many again
-CHANGES_NO_RESULT = {"checkpoint_every_s", "log_every_steps"}
 
 
 def train_sae(
