@@ -97,10 +97,16 @@ def print_result(result: Result, out: Path) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     total = sum(result.wall_s.values())
     console.print(f"stages took {total:.0f} s in all", highlight=False)
-    command = result.next_command if shutil.which("sparselight") else result.next_command.replace("sparselight", sys.argv[0], 1)
-    console.print(f"next:   {command}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"next:   {result.next_command.replace('sparselight', own_name(), 1)}", highlight=False, markup=False, soft_wrap=True)
     if result.report:
         console.print(f"report: {(out / result.report).resolve()}", highlight=False, markup=False, soft_wrap=True)
+
+
+def own_name() -> str:
+    """How this command can be called again: by name where the shell finds it, else by its path."""
+    if shutil.which("sparselight"):
+        return "sparselight"
+    return f"{sys.executable} -m sparselight" if sys.argv[0].endswith("__main__.py") else sys.argv[0]
 
 
 def _bytes(n: float) -> str:
