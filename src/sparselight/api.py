@@ -9,7 +9,7 @@ import numpy as np
 from sparselight.corpus import CorpusConfig, ListCorpus
 from sparselight.corpus import load_corpus as _load_corpus
 from sparselight.errors import ConfigError
-from sparselight.evaluate import Contender, EvaluateConfig, pca, untrained
+from sparselight.evaluate import CONTROL_ROWS, Contender, EvaluateConfig, standard_controls
 from sparselight.evaluate import evaluate as _evaluate
 from sparselight.interpret import ExplainConfig, TokenSet
 from sparselight.interpret import explain as _explain
@@ -26,8 +26,6 @@ from sparselight.subjects import load_subject as _load_subject
 from sparselight.train import TrainConfig, train_sae
 
 __all__ = ["evaluate", "explain", "harvest", "load_corpus", "load_sae", "load_subject", "run", "select", "steer", "stitch", "train"]
-
-CONTROL_ROWS = 40_000
 
 
 def load_subject(source: str = "demo", **settings: Any) -> CausalLM:
@@ -71,12 +69,10 @@ def evaluate(
         store: training activations, on which the controls and the mean are fitted.
     """
     site = site or only_site(store)
-    x = store.read(np.unique(np.linspace(0, store.n_tokens - 1, CONTROL_ROWS).astype(np.int64)), site)
+    x = store.sample(CONTROL_ROWS, site)
     first = next(iter(coders))
     contenders = {name: Contender(coder, is_control=False) for name, coder in coders.items()}
-    contenders["untrained SAE"] = Contender(untrained(coders[first], x, seed=0), is_control=True)
-    n_components = max(1, round(float(coders[first].encode(x[:4096]).indptr.diff().double().mean())))
-    contenders[f"PCA, {n_components} components"] = Contender(pca(x, n_components), is_control=True)
+    contenders |= {name: Contender(coder, is_control=True) for name, coder in standard_controls(coders[first], x).items()}
     config = EvaluateConfig.parse(settings, "evaluate")
     return _evaluate(contenders, subject, {name: part.examples for name, part in datasets.items()}, site, x.mean(0), config, progress, base=first)
 

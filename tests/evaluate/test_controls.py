@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparselight.errors import SaeError
-from sparselight.evaluate.controls import MeanCoder, ZeroCoder, mean_only, pca, untrained
+from sparselight.evaluate.controls import MeanCoder, ZeroCoder, mean_only, pca, standard_controls, untrained
 from sparselight.sae import Sae
 
 D, N = 8, 3000
@@ -98,3 +98,9 @@ def test_the_untrained_sae_refuses_other_activations() -> None:
         untrained(trained(3.0), torch.zeros(0, D))
     with pytest.raises(SaeError, match="d_in = 8"):
         untrained(trained(3.0), torch.zeros(5, D + 1))
+
+
+@pytest.mark.parametrize(("l0", "n_components"), [(3.0, 3), (20.0, D)])
+def test_standard_controls_match_the_sparsity_within_the_width(l0: float, n_components: int) -> None:
+    x = activations()
+    assert set(standard_controls(trained(l0), x)) == {"untrained SAE", f"PCA, {n_components} components"}

@@ -192,3 +192,9 @@ def test_manifest_is_the_record_that_stands_on_disk(tmp_path):
     assert store.manifest.sites == {"resid_post.0": 8, "resid_post.1": 12}
     assert str(store.n_tokens) in repr(store)
     store.verify()
+
+
+def test_a_sample_is_evenly_spaced_and_never_more_than_all(tmp_path):
+    store = make_store(tmp_path)
+    assert torch.equal(store.sample(2, SITES[0]), store.read(np.array([0, store.n_tokens - 1]), SITES[0]))
+    assert len(store.sample(10**6, SITES[0])) == store.n_tokens

@@ -4,8 +4,10 @@ Owns: what is measured, on which tokens, and with which uncertainty. Its one out
 """
 
 from sparselight.evaluate.config import EvaluateConfig
-from sparselight.evaluate.controls import MeanCoder, PcaCoder, ZeroCoder, mean_only, pca, untrained
+from sparselight.evaluate.controls import CONTROL_ROWS, MeanCoder, PcaCoder, ZeroCoder, mean_only, pca, standard_controls, untrained
 from sparselight.evaluate.reconstruction import Contender
 from sparselight.evaluate.runner import evaluate
 
-__all__ = ["Contender", "EvaluateConfig", "MeanCoder", "PcaCoder", "ZeroCoder", "evaluate", "mean_only", "pca", "untrained"]
+__all__ = [
+    "CONTROL_ROWS", "Contender", "EvaluateConfig", "MeanCoder", "PcaCoder", "ZeroCoder", "evaluate", "mean_only", "pca", "standard_controls", "untrained",
+]

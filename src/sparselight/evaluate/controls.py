@@ -14,6 +14,7 @@ from torch import Tensor
 from sparselight.errors import SaeError
 from sparselight.sae import Sae, initialize
 
+CONTROL_ROWS = 40_000  # training activations on which controls and the mean are fitted
 CALIBRATION_TOKENS = 8192  # evenly spaced tokens on which l0 is matched: sets it to well under 1 % and keeps the work to seconds
 CHUNK_TOKENS = 1024
 
@@ -115,3 +116,14 @@ def _threshold(sae: Sae, x: Float[Tensor, "token d_in"], n_active: int) -> float
         return 0.0
     lowest = largest.sort().values[:2]  # the first that must not fire, and the last that must
     return float(lowest.double().mean()) if n_active else float(lowest[0])
+
+
+def standard_controls(sae: Sae, x: Float[Tensor, "token d_in"]) -> dict[str, Sae | PcaCoder]:
+    """What every evaluation of an SAE stands beside, by name: its untrained twin, and PCA with as many components as it has active latents.
+
+    Args:
+        x: training activations, on which both are fitted.
+    """
+    l0 = sae.record.l0 if sae.record else len(sae.encode(x).values) / len(x)
+    k = min(max(1, round(l0)), sae.d_in)
+    return {"untrained SAE": untrained(sae, x, seed=0), f"PCA, {k} components": pca(x, k)}

@@ -20,7 +20,7 @@ from torch import Tensor
 from sparselight.config import Config
 from sparselight.corpus import CLASSES, ListCorpus, load_corpus, source_fingerprint
 from sparselight.errors import CorpusError
-from sparselight.evaluate import Contender, evaluate, pca, untrained
+from sparselight.evaluate import CONTROL_ROWS, Contender, evaluate, standard_controls
 from sparselight.interpret import TokenSet, domain_cards, explain, is_supported, load_catalogue, save_catalogue
 from sparselight.pipeline.engine import Run, Stage
 from sparselight.pipeline.recipe import Recipe
@@ -33,8 +33,6 @@ from sparselight.store import FolderStore, harvest
 from sparselight.subjects import CausalLM, load_subject
 from sparselight.train import CHANGES_NO_RESULT, TrainConfig, n_latents_for, train_sae
 from sparselight.vocab import STAGES
-
-CONTROL_ROWS = 40_000  # training activations on which controls (PCA, untrained SAE) and the mean are fitted
 
 
 class RunStages:
@@ -153,14 +151,11 @@ class RunStages:
     def evaluate(self, folder: Path, progress: Progress) -> dict[str, Any]:
         x = self.control_sample()
         base, residual, control = self.base(), self.residual_sae(), load_sae(self.run.path("residual") / "control" / "sae")
-        assert base.record is not None
-        k = min(round(base.record.l0), base.d_in)
         contenders = {
             "base": Contender(base, is_control=False),
             "base+residual": Contender(stitch(base, residual), is_control=False),
             "base+general residual": Contender(stitch(base, control), is_control=True),
-            "untrained SAE": Contender(untrained(base, x, seed=0), is_control=True),
-            f"PCA, {k} components": Contender(pca(x, k), is_control=True),
+            **{name: Contender(coder, is_control=True) for name, coder in standard_controls(base, x).items()},
         }
         datasets = {"general": self.held_out("general"), "domain": self.held_out("domain")}
         record = evaluate(contenders, self.subject, datasets, self.site, x.mean(0), self.recipe.evaluate, progress,
@@ -195,9 +190,8 @@ class RunStages:
     # Pieces shared by several stages.
 
     def control_sample(self) -> Float[Tensor, "token d_in"]:
-        """Evenly spaced rows of the general training store."""
-        store = self.store("general_train")
-        return store.read(np.unique(np.linspace(0, store.n_tokens - 1, CONTROL_ROWS).astype(np.int64)), self.site)
+        """Evenly spaced rows of the general training store, on which controls and the mean are fitted."""
+        return self.store("general_train").sample(CONTROL_ROWS, self.site)
 
     def held_out(self, name: str) -> list[Example]:
         """Held-out examples of `general` or `domain`, those that were harvested."""

@@ -78,6 +78,10 @@ class FolderStore:
                 instead="harvest this subject into another folder, or load the subject that the store came from",
             )
 
+    def sample(self, n_rows: int, site: str) -> Float[Tensor, "row d_in"]:
+        """About `n_rows` evenly spaced rows, as float32; all of them when there are fewer."""
+        return self.read(np.unique(np.linspace(0, self.n_tokens - 1, n_rows).astype(np.int64)), site)
+
     def read(self, rows: Int[np.ndarray, " row"], site: str) -> Float[Tensor, "row d_in"]:
         """Read rows, in the order asked for, as float32.
 
