@@ -289,7 +289,7 @@ class StageRecord(Record):
     KIND: ClassVar[str] = "stage"
     stage: str
     hash: str
-    """Of the stage's resolved config, its inputs' outputs and the record version; names the folder."""
+    """Of the stage's resolved config, its inputs' outputs, the record version and, for some stages, their code; names the folder."""
     output: str
     """Fingerprint of what the stage made where it has one (a corpus, a subject), else its hash: what later stages hash in."""
     inputs: dict[str, str]
