@@ -6,8 +6,9 @@ import torch
 from transformers import BertConfig, BertLMHeadModel, T5Config, T5ForConditionalGeneration
 
 from sparselight.errors import ConfigError, MissingExtraError, SubjectError
-from sparselight.subjects import CausalLM, SubjectConfig, load, load_subject
-from sparselight.testing import tiny_corpus, tiny_subject, tiny_tokenizer
+from sparselight.subjects import CausalLM, Encoder, MaskedLM, SubjectConfig, load, load_subject, weights
+from sparselight.testing import tiny_corpus, tiny_family, tiny_subject, tiny_tokenizer
+from sparselight.testing.families import family_tokenizer, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def test_incomplete_weights_are_refused(checkpoint: Path, tmp_path: Path) -> Non
 def test_models_that_are_not_causal_are_refused(tmp_path: Path) -> None:
     t5 = T5ForConditionalGeneration(T5Config(vocab_size=400, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2))
     with pytest.raises(SubjectError, match="not a causal language model"):
-        load_subject(config(save(t5, tmp_path / "t5")))
+        load_subject(config(save(t5, tmp_path / "t5"), kind="causal_lm"))
     bert_config = BertConfig(vocab_size=400, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, initializer_range=0.5)
     with pytest.raises(SubjectError, match="tokens that come later"):
         CausalLM(BertLMHeadModel(bert_config), tiny_tokenizer(), "bert", 64)
@@ -117,9 +118,68 @@ def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", unreachable)
     with pytest.raises(SubjectError) as caught:
         load_subject(config("owner/name", revision="v2"))
-    assert caught.value.why.startswith("We couldn't connect")
+    assert "cannot be reached" in caught.value.why
     assert "subject.source" in caught.value.instead
+    assert "\n" not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(("family", "saved_as", "kind"), [
+    ("llama", "", CausalLM), ("gpt2", "", CausalLM), ("bert", "", MaskedLM), ("modernbert", "", MaskedLM), ("bert_encoder", "", Encoder),
+    ("bert", "BertForSequenceClassification", Encoder), ("t5_encoder", "", Encoder), ("t5_encoder", "T5ForConditionalGeneration", Encoder),
+])
+def test_the_kind_of_model_is_read_from_its_config(family: str, saved_as: str, kind: type, tmp_path: Path) -> None:
+    import transformers
+
+    model = tiny_model(family)
+    if saved_as:
+        model = getattr(transformers, saved_as)(model.config)
+    model.save_pretrained(tmp_path)
+    family_tokenizer(family).save_pretrained(tmp_path)
+    subject = load_subject(config(tmp_path))
+    assert type(subject) is kind
+    assert subject.fingerprint == load_subject(config(tmp_path)).fingerprint
+    x = subject.capture(subject.prepare(tiny_corpus(2).examples), ["resid_post.1"])["resid_post.1"]
+    assert x.shape[1] == 16
+
+
+def test_a_checkpoint_may_be_loaded_as_another_kind(tmp_path: Path) -> None:
+    tiny_model("bert").save_pretrained(tmp_path)
+    family_tokenizer("bert").save_pretrained(tmp_path)
+    masked, encoder = load_subject(config(tmp_path)), load_subject(config(tmp_path, kind="encoder"))
+    batch = masked.prepare(tiny_corpus(3).examples)
+    assert torch.equal(masked.capture(batch, ["resid_post.1"])["resid_post.1"], encoder.capture(batch, ["resid_post.1"])["resid_post.1"])
+    tiny_model("bert_encoder").save_pretrained(tmp_path / "encoder")
+    family_tokenizer("bert").save_pretrained(tmp_path / "encoder")
+    with pytest.raises(SubjectError, match="do not fill a masked language model"):
+        load_subject(config(tmp_path / "encoder", kind="masked_lm"))
+
+
+def test_esm_loads_with_its_own_tokenizer(tmp_path: Path) -> None:
+    tiny_model("esm").save_pretrained(tmp_path)
+    family_tokenizer("esm").save_pretrained(tmp_path)
+    subject = load_subject(config(tmp_path))
+    assert type(subject) is MaskedLM
+    assert subject.fingerprint == tiny_family("esm").fingerprint
+
+
+@pytest.mark.parametrize(("settings", "missing", "why"), [
+    ({"quantize": "int8"}, "bitsandbytes", "bitsandbytes is not installed"),
+    ({"quantize": "int4"}, "accelerate", "accelerate is not installed"),
+    ({"device_map": "auto"}, "accelerate", "accelerate is not installed"),
+])
+def test_packages_for_large_models_are_named(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], missing: str, why: str) -> None:
+    find = weights.importlib.util.find_spec
+    others = {"accelerate", "bitsandbytes"} - {missing}
+    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None if name == missing else find("json" if name in others else name))
+    with pytest.raises(SubjectError, match=why) as caught:
+        load_subject(config(checkpoint, **{"device": "auto", **settings}))
+    assert "sparselight[large]" in caught.value.instead
+
+
+def test_device_and_device_map_exclude_each_other(checkpoint: Path) -> None:
+    with pytest.raises(SubjectError, match=r"subject\.device_map = 'auto' chooses devices"):
+        load_subject(config(checkpoint, device_map="auto"))
 
 
 def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,17 @@
 Owns: loading a subject, the token policy's application, site addresses. Nothing here imports transformers before a model is loaded.
 """
 
+from sparselight.subjects.batching import batches_by_length
 from sparselight.subjects.causal_lm import CausalLM
-from sparselight.subjects.config import SubjectConfig
+from sparselight.subjects.config import SubjectConfig, TokenSettings
+from sparselight.subjects.encoder import Encoder
+from sparselight.subjects.hugging_face import HuggingFaceSubject
 from sparselight.subjects.load import load_subject
+from sparselight.subjects.masked_lm import MaskedLM
+from sparselight.subjects.module import ModuleSubject
+from sparselight.subjects.norms import kept_tokens, norm_limits
 
-__all__ = ["CausalLM", "SubjectConfig", "load_subject"]
+__all__ = [
+    "CausalLM", "Encoder", "HuggingFaceSubject", "MaskedLM", "ModuleSubject", "SubjectConfig", "TokenSettings", "batches_by_length", "kept_tokens",
+    "load_subject", "norm_limits",
+]

@@ -1,12 +1,10 @@
 """Loading a subject by its config: the package's own model, a local folder, or a Hugging Face hub name.
 
-Only safetensors weights are read (pickle files can run code). Refuses, each with what to do instead: a folder or name that is not
-there, a hub that cannot be reached, weights that are incomplete or only in pickle form, a model that is no causal language model.
+Refuses, each with what to do instead: a folder or name that is not there, a device that this machine does not have, settings that this
+kind of model cannot honor.
 """
 
-import contextlib
 import importlib.util
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,14 @@ import torch
 from sparselight.errors import MissingExtraError, SubjectError
 from sparselight.subjects.causal_lm import CausalLM
 from sparselight.subjects.config import SubjectConfig
+from sparselight.subjects.encoder import Encoder, read_pooling
+from sparselight.subjects.hugging_face import HuggingFaceSubject
+from sparselight.subjects.masked_lm import MaskedLM
+from sparselight.subjects.weights import first_line, load_parts
 
-HUB_ADVICE = ("check the name in subject.source, log in with `hf auth login` if the model is gated, "
-              "or give a local folder with config.json, model.safetensors and tokenizer.json")
 
-
-def load_subject(config: SubjectConfig) -> CausalLM:
-    """Load the model under study.
+def load_subject(config: SubjectConfig) -> HuggingFaceSubject:
+    """Load the model under study: a CausalLM, a MaskedLM or an Encoder.
 
     Raises:
         MissingExtraError: when transformers is not installed.
@@ -32,9 +31,13 @@ def load_subject(config: SubjectConfig) -> CausalLM:
         raise MissingExtraError(package="transformers", extra="text", asked=f"load the model {config.source!r}")
     device = pick_device(config.device)
     source, is_local = find_source(config.source)
-    model, tokenizer = _load(config, source, is_local)
+    model, tokenizer, kind = load_parts(config, source, is_local, device)
     name = config.source if config.revision is None or is_local else f"{config.source}@{config.revision}"
-    return CausalLM(_to_device(model, device), tokenizer, name, config.context_tokens)
+    if kind == "encoder":
+        return _load_encoder(config, source, is_local, model, tokenizer, name)
+    if kind == "masked_lm":
+        return MaskedLM(model, tokenizer, name, None, config, config.mask_frac, config.mask_rounds, config.mask_seed)
+    return CausalLM(model, tokenizer, name, None, config)
 
 
 def find_source(source: str) -> tuple[str, bool]:
@@ -73,85 +76,26 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as err:
-        raise SubjectError(asked=f"run the subject on subject.device = {name!r}", why=_first_line(err), instead="use 'auto' or 'cpu'") from None
+        raise SubjectError(asked=f"run the subject on subject.device = {name!r}", why=first_line(err), instead="use 'auto' or 'cpu'") from None
     return device
 
 
-def _load(config: SubjectConfig, source: str, is_local: bool) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _load_encoder(config: SubjectConfig, source: str, is_local: bool, model: Any, tokenizer: Any, name: str) -> Encoder:
+    pooling, normalize = config.pooling, False
+    if pooling == "auto":
+        folder = Path(source) if is_local else _pooling_files(source, config.revision)
+        how, normalize = read_pooling(folder, f"pool the activations of {config.source!r} as its files say (subject.pooling = 'auto')")
+        settings = config.model_copy(update={"pooling": how})
+    else:
+        settings = config
+    return Encoder(model, tokenizer, name, None, settings, normalize)
 
-    asked = f"load the model {config.source!r}"
-    shared: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
-    if not is_local:
-        shared["revision"] = config.revision or "main"
+
+def _pooling_files(source: str, revision: str | None) -> Path:
+    """The small sentence-transformers files of a hub model, in the local cache."""
+    from huggingface_hub import snapshot_download
+
     try:
-        with _quiet(is_local):
-            tokenizer = AutoTokenizer.from_pretrained(source, **shared)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source, **shared, **{_dtype_key(): getattr(torch, config.dtype)}, use_safetensors=True, output_loading_info=True,
-            )
-            model, info = loaded
-    except Exception as err:  # transformers, the hub client, safetensors and remote code each raise their own kinds
-        raise _loading_error(asked, source, is_local, err) from None
-    if info["missing_keys"] or info.get("mismatched_keys"):
-        faulty = sorted(map(str, [*info["missing_keys"], *info.get("mismatched_keys", ())]))
-        raise SubjectError(asked=asked, why=f"its weights do not fill a causal language model ({len(faulty)} missing or misshapen, such as {faulty[0]})",
-                           instead="give a complete checkpoint of a causal language model in subject.source")
-    return model, tokenizer
-
-
-def _loading_error(asked: str, source: str, is_local: bool, err: Exception) -> SubjectError:
-    """The reason in one line, in our words where the cause is a known one."""
-    text = str(err)
-    folder = Path(source)
-    if is_local and not any(folder.glob("*.safetensors")):
-        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
-        why = "its weights are only there as pickle files, which can run code when read" if pickled else "that folder has no weights (model.safetensors)"
-        return SubjectError(asked=asked, why=why, instead="save the model with save_pretrained(folder, safe_serialization=True) and give that folder")
-    if "safetensors" in text and ("does not appear to have" in text or "no file named" in text):
-        return SubjectError(asked=asked, why="it has no safetensors weights, and pickle weights can run code when read",
-                            instead="choose a revision or a copy of the model with model.safetensors (subject.revision)")
-    if "Unrecognized configuration class" in text or "AutoModelForCausalLM" in text:
-        return SubjectError(asked=asked, why="it is not a causal language model",
-                            instead="choose a model that predicts the next token, such as a GPT, Llama, Gemma or Qwen")
-    if "trust_remote_code" in text:
-        return SubjectError(asked=asked, why="it needs Python code from the hub", instead="read that code, then set subject.trust_remote_code = true")
-    return SubjectError(asked=asked, why=_first_line(err), instead="check that the folder is a complete Hugging Face checkpoint" if is_local else HUB_ADVICE)
-
-
-@contextlib.contextmanager
-def _quiet(hide_bars: bool) -> Iterator[None]:
-    """Hold back transformers' warnings, and its bars where no download is to be watched; errors speak for themselves."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    if hide_bars:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def _dtype_key() -> str:
-    """The argument changed its name in transformers 4.56."""
-    import transformers
-
-    major, minor = (int(part) for part in transformers.__version__.split(".")[:2])
-    return "dtype" if (major, minor) >= (4, 56) else "torch_dtype"
-
-
-def _to_device(model: Any, device: torch.device) -> Any:
-    try:
-        return model.to(device)
-    except RuntimeError as err:
-        raise SubjectError(asked=f"move the model to {device}", why=_first_line(err),
-                           instead="use a smaller model, subject.dtype = 'bfloat16', or subject.device = 'cpu'") from None
-
-
-def _first_line(err: BaseException) -> str:
-    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
-    return (lines[0] if lines else type(err).__name__).rstrip(".")
+        return Path(snapshot_download(source, revision=revision, allow_patterns=["modules.json", "*_Pooling/config.json"]))
+    except Exception as err:  # the hub client has many kinds
+        raise SubjectError(asked=f"read how {source!r} pools", why=first_line(err), instead="set subject.pooling to mean, cls, max or last") from None

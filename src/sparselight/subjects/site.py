@@ -1,11 +1,11 @@
 """Site names: the address of one tensor in a model, resolved to a module and a side of it.
 
-Standard names (`vocab.SITES`) work for the families in FAMILIES; `PATH:input` and `PATH:output` work for every module path.
-Adding a family is one row. Refuses: names that are neither, layers that the model does not have, modules that do not exist.
+Standard names (`vocab.SITES`) stand for what `wiring.py` found in the model; `PATH:input` and `PATH:output` work for every module path.
+Refuses: names that are neither, layers that the model does not have, names whose definition this model does not keep.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,44 +26,23 @@ class Site:
     side: Side
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """Where models of one construction keep their parts; alternatives are tried in order."""
-
-    members: str
-    layers: str
-    embed: tuple[str, ...]
-    attention: tuple[str, ...]
-    feed_forward: tuple[str, ...]
-    final_norm: str
-
-
-FAMILIES: tuple[Family, ...] = (
-    Family("Llama, Mistral, Qwen, Gemma, Phi-3, OLMo", "model.layers", ("model.embed_tokens",), ("self_attn",), ("mlp", "block_sparse_moe"), "model.norm"),
-    Family("GPT-2, GPT-J, BLOOM, Falcon", "transformer.h", ("transformer.wte", "transformer.word_embeddings"), ("attn", "self_attention"), ("mlp",),
-           "transformer.ln_f"),
-    Family("GPT-NeoX, Pythia", "gpt_neox.layers", ("gpt_neox.embed_in",), ("attention",), ("mlp",), "gpt_neox.final_layer_norm"),
-    Family("OPT", "model.decoder.layers", ("model.decoder.embed_tokens",), ("self_attn",), ("fc2",), "model.decoder.final_layer_norm"),
-)
-
-
 class SiteTable:
-    """All standard sites of one model, and module paths beside them."""
+    """All standard sites of one model, and module paths beside them.
 
-    def __init__(self, model: nn.Module):
+    Args:
+        sites: standard name to site, from the model's input to its output.
+        refused: standard names that this model does not keep, with the reason.
+    """
+
+    def __init__(self, model: nn.Module, sites: Mapping[str, Site], n_layers: int, refused: Mapping[str, str] | None = None):
         self._model = model
-        self._family = next((family for family in FAMILIES if isinstance(_module_at(model, family.layers), nn.ModuleList)), None)
-        layers = _module_at(model, self._family.layers) if self._family else None
-        self.n_layers = len(layers) if isinstance(layers, nn.ModuleList) else 0
-        self._sites = _standard_sites(model, self._family) if self._family else {}
+        self._sites = dict(sites)
+        self._refused = dict(refused or {})
+        self.n_layers = n_layers
 
     def names(self) -> list[str]:
         """The standard sites of this model, from its input to its output."""
         return list(self._sites)
-
-    def final_norm(self) -> nn.Module | None:
-        """The normalization before the output layer, where the model's family is known and it has one."""
-        return _module_at(self._model, self._family.final_norm) if self._family else None
 
     def resolve(self, name: str) -> Site:
         """Find the module and side that a site name addresses.
@@ -78,7 +57,7 @@ class SiteTable:
             raise self._unknown(name)
         if side not in ("input", "output"):
             raise SubjectError(asked=f"use the site {name!r}", why=f"a module path ends in :input or :output, not in :{side}", instead=f"write {path}:output")
-        module = _module_at(self._model, path)
+        module = module_at(self._model, path)
         if module is None or not path:
             known = [known for known, _ in self._model.named_modules() if known]
             raise SubjectError(asked=f"use the site {name!r}", why=f"the model has no module {path!r}", instead=_nearest_path(path, known))
@@ -86,6 +65,9 @@ class SiteTable:
 
     def _unknown(self, name: str) -> SubjectError:
         asked, kinds = f"use the site {name!r}", [kind.removesuffix(".N") for kind in SITES if kind.endswith(".N")]
+        if name == "pooled":
+            return SubjectError(asked=asked, why="this subject has one vector a token, not one an example",
+                                instead="load an encoder with subject.pooling = 'auto' (or 'mean', 'cls')")
         if not self._sites:
             return SubjectError(asked=asked, why="standard site names are not known for this kind of model",
                                 instead="give a module path, for example PATH.OF.LAYER.5:output")
@@ -96,7 +78,8 @@ class SiteTable:
                                 instead=f"use for example '{kind}.{self.n_layers // 2}'")
         if kind in kinds and re.fullmatch(r"-?\d+", layer):
             if 0 <= int(layer) < self.n_layers:
-                return SubjectError(asked=asked, why=f"layer {layer} of this model has no such part", instead=f"use 'resid_post.{layer}'")
+                why = self._refused.get(name, f"layer {layer} of this model has no such part")
+                return SubjectError(asked=asked, why=why, instead=f"use 'resid_post.{layer}', or a module path")
             nearest_layer = min(max(int(layer), 0), self.n_layers - 1)
             return SubjectError(asked=asked, why=f"the model has layers {layers}", instead=f"use '{kind}.{nearest_layer}'")
         return SubjectError(asked=asked, why=f"the model has no such site (its layers are {layers})", instead=self._hint(name))
@@ -106,32 +89,8 @@ class SiteTable:
         return hint if hint.startswith("use '") else f"use one of {', '.join(SITES)} with N from 0 to {self.n_layers - 1}"
 
 
-def _standard_sites(model: nn.Module, family: Family) -> dict[str, Site]:
-    sites: list[Site] = []
-    embed = _first(model, family.embed)
-    if embed is not None:
-        sites.append(Site("embed", embed, "output"))
-    layers = _module_at(model, family.layers)
-    assert isinstance(layers, nn.ModuleList)
-    for number, layer in enumerate(layers):
-        attention, feed_forward = _first(layer, family.attention), _first(layer, family.feed_forward)
-        if _module_at(layer, "post_feedforward_layernorm") is not None:
-            # Gemma 2 and 3, OLMo 2: what is added to the residual stream is the block's output after a norm of its own.
-            attention, feed_forward = _module_at(layer, "post_attention_layernorm"), _module_at(layer, "post_feedforward_layernorm")
-        sites.append(Site(f"resid_pre.{number}", layer, "input"))
-        if attention is not None:
-            sites.append(Site(f"attn_out.{number}", attention, "output"))
-        if feed_forward is not None:
-            sites.append(Site(f"mlp_out.{number}", feed_forward, "output"))
-        sites.append(Site(f"resid_post.{number}", layer, "output"))
-    return {site.name: site for site in sites}
-
-
-def _first(root: nn.Module, paths: Sequence[str]) -> nn.Module | None:
-    return next((module for path in paths if (module := _module_at(root, path)) is not None), None)
-
-
-def _module_at(root: nn.Module, path: str) -> nn.Module | None:
+def module_at(root: nn.Module, path: str) -> nn.Module | None:
+    """The module at a dotted path, where there is one."""
     try:
         return root.get_submodule(path)
     except AttributeError:

@@ -1,6 +1,18 @@
-"""For authors of subjects and coders: contract batteries, and a tiny subject and corpus to try them on."""
+"""For authors of subjects and coders: contract batteries, tiny subjects of each family, and a tiny corpus to try them on."""
 
 from sparselight.testing.batteries import check_sparse_coder, check_subject
-from sparselight.testing.tiny import DOMAIN_GROUPS, tiny_corpus, tiny_subject, tiny_tokenizer
+from sparselight.testing.families import FAMILY_MODELS, tiny_family
+from sparselight.testing.tiny import (
+    DOMAIN_GROUPS,
+    tiny_corpus,
+    tiny_esm_tokenizer,
+    tiny_proteins,
+    tiny_subject,
+    tiny_tokenizer,
+    tiny_wordpiece_tokenizer,
+)
 
-__all__ = ["DOMAIN_GROUPS", "check_sparse_coder", "check_subject", "tiny_corpus", "tiny_subject", "tiny_tokenizer"]
+__all__ = [
+    "DOMAIN_GROUPS", "FAMILY_MODELS", "check_sparse_coder", "check_subject", "tiny_corpus", "tiny_esm_tokenizer", "tiny_family", "tiny_proteins",
+    "tiny_subject", "tiny_tokenizer", "tiny_wordpiece_tokenizer",
+]

@@ -4,18 +4,31 @@ They see a component only through `protocols`, so that they work for components 
 """
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sparselight.errors import SparselightError
 from sparselight.protocols import Batch, Codes, Example, SparseCoder, Subject
+from sparselight.subjects import kept_tokens
 
 TOLERANCE = 1e-4  # relative; float32 sums in another order
 
 
+@runtime_checkable
+class MaskedSubject(Protocol):
+    """What a masked language model has beyond `protocols.Subject`."""
+
+    def masked_round(self, batch: Batch, number: int) -> tuple[Batch, Bool[Tensor, " token"]]: ...
+    def scored(self, batch: Batch) -> Bool[Tensor, " token"]: ...
+
+
 def check_subject(subject: Subject, examples: Sequence[Example]) -> None:
     """Check a subject on a few examples, better of different lengths and one longer than a row.
+
+    A subject that predicts nothing (an encoder, a module without loss) has to refuse in words, and is checked in all else.
 
     Raises:
         AssertionError: naming the first promise that is broken.
@@ -24,10 +37,15 @@ def check_subject(subject: Subject, examples: Sequence[Example]) -> None:
     batch = subject.prepare(examples)
     _check_batch(subject, batch, examples)
     _check_sites(subject, batch)
-    _check_empty_edits(subject, batch)
-    _check_capture_is_what_edits_see(subject, batch)
+    predicts = _predicts(subject, batch)
+    if predicts:
+        _check_empty_edits(subject, batch)
+        _check_capture_is_what_edits_see(subject, batch)
     _check_padding(subject, batch, examples)
-    _check_loss(subject, batch)
+    if predicts and subject.ref().kind == "causal_lm":
+        _check_loss(subject, batch)
+    elif predicts and isinstance(subject, MaskedSubject):
+        _check_masked_loss(subject, batch)
 
 
 def check_sparse_coder(coder: SparseCoder, x: Float[Tensor, "token d_in"]) -> None:
@@ -82,8 +100,11 @@ def _check_offsets(subject: Subject, batch: Batch, own: Bool[Tensor, " token"], 
     for token_id, start, end in zip(batch.token_id[own].tolist(), batch.char_start[own].tolist(), batch.char_end[own].tolist(), strict=True):
         _require(0 <= start <= end <= len(example.text), f"characters {start}..{end} lie outside the text of {example.id}")
         covered, text = example.text[start:end], subject.token_text(token_id)
-        # Some tokenizers leave the space before a word out of the offsets.
-        _require(not (covered + text).isascii() or "\\x" in text or covered.strip() == text.strip(), f"token {text!r} covers {covered!r} in {example.id}")
+        if start == end or subject.ref().kind == "module" or subject.ref().token_policy.pooling != "none":
+            continue  # a special token, something that is no text, or the whole example
+        # Some tokenizers leave the space before a word out of the offsets, some write all in lower case.
+        same = text.strip() in (covered.strip(), covered.strip().lower()) or text.strip("<>[]").lower() == "unk"
+        _require(not (covered + text).isascii() or "\\x" in text or same, f"token {text!r} covers {covered!r} in {example.id}")
 
 
 def _check_sites(subject: Subject, batch: Batch) -> None:
@@ -115,7 +136,8 @@ def _check_capture_is_what_edits_see(subject: Subject, batch: Batch) -> None:
 
     subject.predict(batch, {site: lambda x, site=site: note(site, x) for site in subject.sites()})  # type: ignore[misc]
     for site, x in subject.capture(batch, subject.sites()).items():
-        _require(torch.equal(x, seen[site]), f"capture and a complete forward pass differ at {site}")
+        kept = kept_tokens({site: x}, subject.ref().token_policy)
+        _require(torch.equal(x[kept], seen[site]), f"capture and a complete forward pass differ at {site}")
 
 
 def _check_padding(subject: Subject, batch: Batch, examples: Sequence[Example]) -> None:
@@ -127,11 +149,37 @@ def _check_padding(subject: Subject, batch: Batch, examples: Sequence[Example]) 
             _require(_close(alone[site], together[site][own]), f"{site} of {example.id} depends on the other rows of the batch")
 
 
+def _predicts(subject: Subject, batch: Batch) -> bool:
+    try:
+        subject.predict(batch)
+        subject.loss(batch)
+    except SparselightError:
+        return False
+    return True
+
+
+def _check_masked_loss(subject: Subject, batch: Batch) -> None:
+    """The loss of a hidden token is what predict gives there once its group is hidden; the hidden groups do not overlap."""
+    assert isinstance(subject, MaskedSubject)
+    loss, scored, masking = subject.loss(batch).cpu(), subject.scored(batch), subject.ref().masking
+    _require(masking is not None, "ref() does not say how the loss hides tokens")
+    assert masking is not None
+    _require(torch.equal(scored, ~loss.isnan()), "scored() is not where the loss is a number")
+    _require(torch.equal(loss.nan_to_num(-1), subject.loss(batch).cpu().nan_to_num(-1)), "the loss differs when it is asked for again")
+    times = torch.zeros(batch.n_tokens, dtype=torch.int64)
+    for number in range(masking.rounds):
+        masked, hidden = subject.masked_round(batch, number)
+        times += hidden
+        expected = -subject.predict(masked).log_softmax(-1).cpu()[hidden, batch.token_id[hidden]]
+        _require(_close(loss[hidden], expected), "loss is not -log softmax(predict) of the hidden tokens")
+    _require(torch.equal(times, scored.long()), "tokens are not hidden exactly once")
+
+
 def _check_loss(subject: Subject, batch: Batch) -> None:
     loss, log_p = subject.loss(batch).cpu(), subject.predict(batch).log_softmax(-1).cpu()
     _require(tuple(loss.shape) == (batch.n_tokens,), f"loss has shape {list(loss.shape)} for {batch.n_tokens} tokens")
     where = batch.counts.nonzero()
-    follows = ((where.diff(dim=0) == torch.tensor([0, 1])).all(1)).nonzero()[:, 0]
+    follows = ((where.diff(dim=0) == torch.tensor([0, 1])).all(1) & (batch.example.diff() == 0)).nonzero()[:, 0]
     expected = -log_p[follows, batch.token_id[follows + 1]]
     _require(_close(loss[follows + 1], expected), "loss is not -log softmax(predict) of the next token in the row")
     _require(bool((loss[~loss.isnan()] >= 0).all()), "there are negative losses")

@@ -5,6 +5,7 @@ are words and word pieces of that corpus. Its predictions mean nothing; its inte
 """
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,10 @@ WORDS = {
     "shapes": ("circle", "radius", "width", "height", "area", "corner", "side", "center"),
     "lists": ("items", "value", "left", "right", "index", "order", "pivot", "count"),
 }
+ESM_VOCABULARY = (
+    "<cls>", "<pad>", "<eos>", "<unk>", "L", "A", "G", "V", "S", "E", "R", "T", "I", "D", "P", "K", "Q", "N", "F", "Y", "M", "H", "W", "C", "X", "B", "U",
+    "Z", "O", ".", "-", "<null_1>", "<mask>",
+)
 LINES = (
     "def make_{0}({1}, {2}=None):\n    return {1} + {3}\n",
     "class {0}:\n    # the {1} of a {2}\n    {3} = {4}\n",
@@ -80,6 +85,43 @@ def tiny_tokenizer(vocabulary: int = 400) -> Any:
     trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[BOS], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
     tokenizer.train_from_iterator([example.text for example in tiny_corpus(200, seed=1)], trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=BOS)
+
+
+@functools.cache
+def tiny_wordpiece_tokenizer(vocabulary: int = 400) -> Any:
+    """A lower-casing WordPiece tokenizer trained on `tiny_corpus` that puts [CLS] and [SEP] round a text, like BERT's."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=list(names.values()), show_progress=False)
+    tokenizer.train_from_iterator([example.text for example in tiny_corpus(200, seed=1)], trainer)
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ends)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def tiny_esm_tokenizer() -> Any:
+    """ESM-2's tokenizer: amino acids between <cls> and <eos>."""
+    import tempfile
+
+    from transformers import EsmTokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "vocab.txt"
+        path.write_text("\n".join(ESM_VOCABULARY), encoding="utf-8")
+        return EsmTokenizer(str(path))
+
+
+def tiny_proteins(n: int = 8, seed: int = 0) -> ListCorpus:
+    """`n` random amino acid sequences of 5 to 90 residues."""
+    rng = np.random.default_rng(seed)
+    texts = ["".join(rng.choice(list("LAGVSERTIDPKQNFYMHWC"), int(rng.integers(5, 90)))) for _ in range(n)]
+    return ListCorpus([Example(f"protein{number}", text, f"family{number // 2}") for number, text in enumerate(texts)], "tiny_proteins")
 
 
 def _line(package: str, rng: np.random.Generator) -> str:
