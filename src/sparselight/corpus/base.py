@@ -1,42 +1,90 @@
-"""What every corpus shares: a list of examples with a content fingerprint, splits that never leak, samples by token budget.
+"""What every corpus shares: examples with a content fingerprint, splits that never leak, samples by token budget, one Parquet file on disk.
 
-On disk a corpus is one Parquet file (id, group, text, labels as JSON). Span annotations are made on demand by `annotate`, because
-they outweigh the text many times over and only the examples that are explained need them.
+Owns: `ListCorpus`, over a list of examples or over `SpooledExamples` on disk. Annotations that a source cannot give cheaply (Python's token
+classes outweigh the text many times over) are made on demand by `annotate`; those that were read with the text stand in the examples.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Bool
 
+from sparselight.corpus.arrow import SCHEMA, SpooledExamples, example_batches, example_of
 from sparselight.errors import CorpusError
 from sparselight.files import atomic_path
-from sparselight.protocols import Example
+from sparselight.protocols import Example, Span
+
+if TYPE_CHECKING:
+    from sparselight.corpus.reading import Reading
 
 CountTokens = Callable[[Sequence[Example]], list[int]]
+ROW_GROUP = 1024
+PROVENANCE_KEY = b"sparselight.provenance"
+SPOOL_BYTES = 2**30  # a saved corpus with more text than this is read from disk as it is used
 
 
 class ListCorpus:
-    """Examples held in memory, in a fixed order.
+    """Examples in a fixed order.
+
+    Args:
+        provenance: hash of where the examples come from and how they were read; part of the fingerprint when given.
+        held_out: which examples an explicit split holds out; without it a split goes by a hash of the group.
 
     Raises:
         CorpusError: when there is no example.
     """
 
-    def __init__(self, examples: Sequence[Example], origin: str):
-        if not examples:
+    def __init__(self, examples: Sequence[Example], origin: str, provenance: str = "", held_out: Bool[np.ndarray, " example"] | None = None):
+        if not len(examples):
             raise CorpusError(
                 asked=f"use {origin} as a corpus", why="it holds no example",
                 instead="point corpus.root at a folder with readable files of the kind in corpus.kind",
             )
-        self.examples = list(examples)
-        self.origin = origin
+        self.examples: Sequence[Example] = examples if isinstance(examples, SpooledExamples) else list(examples)
+        self.origin, self.provenance, self.held_out = origin, provenance, held_out
+        self.reading: Reading | None = None  # how it was read, on a corpus as load_corpus gives it
+
+    @classmethod
+    def from_texts(
+        cls, texts: Sequence[str], *, ids: Sequence[str] | None = None, groups: Sequence[str] | None = None,
+        labels: Mapping[str, Sequence[str]] | None = None, spans: Sequence[Sequence[Span]] | None = None, origin: str = "texts in memory",
+    ) -> Self:
+        """A corpus of texts that are at hand, in a notebook say.
+
+        Args:
+            ids: unique names; running numbers when left out.
+            groups: what a split must not divide; each text is its own group when left out.
+            labels: name of a label -> its value for every text (empty: the text has none).
+            spans: annotated spans of every text.
+
+        Raises:
+            CorpusError: when lengths differ, an id repeats, or a span is outside its text.
+        """
+        ids = ids if ids is not None else [str(number) for number in range(len(texts))]
+        columns = {"ids": ids, "groups": groups, "spans": spans, **{f"labels[{name!r}]": values for name, values in (labels or {}).items()}}
+        for name, values in columns.items():
+            if values is not None and len(values) != len(texts):
+                raise CorpusError(asked=f"make a corpus of {len(texts)} texts", why=f"{name} has {len(values)} entries", instead="give one for each text")
+        examples = []
+        for number, (text, identifier) in enumerate(zip(texts, ids, strict=True)):
+            found = tuple(spans[number]) if spans is not None else ()
+            for span in found:
+                if not 0 <= span.start < span.end <= len(text):
+                    raise CorpusError(asked=f"make a corpus with {span} on the text {identifier!r}", why=f"the text has {len(text)} characters",
+                                      instead="give offsets with 0 <= start < end <= length")
+            named = {name: column[number] for name, column in (labels or {}).items() if column[number]}
+            examples.append(Example(identifier, text, groups[number] if groups is not None else identifier, named, found))
+        if repeated := first_repeated(ids):
+            raise CorpusError(asked=f"make a corpus of {len(texts)} texts", why=f"the id {repeated!r} occurs twice", instead="give unique ids")
+        return cls(examples, origin)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -55,36 +103,65 @@ class ListCorpus:
         return list(dict.fromkeys(example.group for example in self.examples))
 
     def fingerprint(self) -> str:
-        """SHA-256 over every example's id, group, text and labels: equal content gives equal runs."""
-        digest = hashlib.sha256()
+        """SHA-256 over provenance and every example's id, group, text, labels and spans: equal content from equal sources gives equal runs."""
+        digest = hashlib.sha256(self.provenance.encode())
         for example in self.examples:
-            digest.update(json.dumps([example.id, example.group, example.text, example.labels], sort_keys=True).encode())
+            spans = [[[span.start, span.end, span.name, span.value] for span in example.spans]] if example.spans else []
+            digest.update(json.dumps([example.id, example.group, example.text, example.labels, *spans], sort_keys=True).encode())
         return digest.hexdigest()
 
     def subset(self, indices: Iterable[int]) -> Self:
         """The examples at these indices, in this order."""
-        return self._like([self.examples[index] for index in indices])
+        chosen = np.fromiter(indices, dtype=np.int64)
+        picked = self.examples.pick(chosen) if isinstance(self.examples, SpooledExamples) else [self.examples[index] for index in chosen.tolist()]
+        return type(self)(picked, self.origin, self.provenance, None if self.held_out is None else self.held_out[chosen])
+
+    def regroup(self, groups: Mapping[int, str]) -> Self:
+        """The same examples, those at the given indices in other groups."""
+        examples: Sequence[Example]
+        if isinstance(self.examples, SpooledExamples):
+            examples = self.examples.regroup(groups)
+        else:
+            examples = [replace(example, group=groups.get(index, example.group)) for index, example in enumerate(self.examples)]
+        return type(self)(examples, self.origin, self.provenance, self.held_out)
 
     def split(self, held_out_frac: float = 0.2, seed: int = 0, always_train: Sequence[str] = ()) -> tuple[Self, Self]:
-        """Split into (train, held out) by group, so that no group is on both sides.
+        """Split into (train, held out), no group on both sides: as the source says, where it does, else by a hash of (seed, group).
 
-        A group's side is a hash of (seed, group): it does not change when other groups come or go.
+        A group's hash does not change when other groups come or go.
 
         Args:
-            held_out_frac: share of groups held out, in expectation.
+            held_out_frac: share of groups held out, in expectation; of no effect on a split that the source gives.
             always_train: glob patterns of groups that stay in train (seeds of a selection, say).
 
         Raises:
-            CorpusError: when one side would be empty.
+            CorpusError: when one side would be empty, or the split that the source gives would divide a group or hold out one of `always_train`.
         """
-        held = {group for group in self.groups() if _hash_frac(seed, group) < held_out_frac and not _matches(group, always_train)}
-        sides = [[example for example in self.examples if (example.group in held) == side] for side in (False, True)]
+        groups = [example.group for example in self.examples]
+        if self.held_out is None:
+            held = {group for group in dict.fromkeys(groups) if _hash_frac(seed, group) < held_out_frac and not _matches(group, always_train)}
+            asked, instead = f"hold out {held_out_frac} of the groups", "use a corpus with more groups (files), or change corpus.held_out_frac or corpus.seed"
+        else:
+            held = self._held_out_groups(groups, always_train)
+            asked, instead = "split as the source says", "give corpus.split or corpus.held_out_ids so that both sides hold examples"
+        sides = [[index for index, group in enumerate(groups) if (group in held) == side] for side in (False, True)]
         if not all(sides):
-            raise CorpusError(
-                asked=f"hold out {held_out_frac} of the groups of {self.origin}", why=f"with {len(self.groups())} groups one side would be empty",
-                instead="use a corpus with more groups (files), or change corpus.held_out_frac or corpus.seed",
-            )
-        return self._like(sides[0]), self._like(sides[1])
+            raise CorpusError(asked=f"{asked} of {self.origin}", why=f"with {len(set(groups))} groups one side would be empty", instead=instead)
+        return self.subset(sides[0]), self.subset(sides[1])
+
+    def _held_out_groups(self, groups: Sequence[str], always_train: Sequence[str]) -> set[str]:
+        assert self.held_out is not None
+        held = {group for group, side in zip(groups, self.held_out, strict=True) if side}
+        asked = f"split {self.origin} as corpus.split or corpus.held_out_ids says"
+        divided = next((index for index, group in enumerate(groups) if group in held and not self.held_out[index]), None)
+        if divided is not None:
+            group = groups[divided]
+            other = next(index for index, name in enumerate(groups) if name == group and self.held_out[index])
+            raise CorpusError(asked=asked, why=f"the group {group!r} would be on both sides ({self[divided].id!r} in train, {self[other].id!r} held out)",
+                              instead='put all of a group on one side, leave out corpus.group, or drop near duplicates with corpus.dedup_action = "drop"')
+        if seed := next((group for group in sorted(held) if _matches(group, always_train)), None):
+            raise CorpusError(asked=asked, why=f"the group {seed!r} is a seed of the selection and would be held out", instead="take seeds that are trained on")
+        return held
 
     def sample(self, n_tokens: int, count: CountTokens, seed: int = 0) -> Self:
         """Whole examples drawn at random until about `n_tokens` tokens, kept in corpus order; all of them when there are fewer."""
@@ -103,25 +180,39 @@ class ListCorpus:
         return list(examples)
 
     def save(self, path: Path) -> None:
-        table = pa.table({
-            "id": [example.id for example in self.examples],
-            "group": [example.group for example in self.examples],
-            "text": [example.text for example in self.examples],
-            "labels": [json.dumps(example.labels, sort_keys=True) for example in self.examples],
-        })
-        with atomic_path(path) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+        """Write one Parquet file: id, group, text, labels (JSON), spans, and held_out where the source gives the split."""
+        schema = SCHEMA if self.held_out is None else SCHEMA.append(pa.field("held_out", pa.bool_()))
+        with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema.with_metadata({PROVENANCE_KEY: self.provenance}), compression="zstd") as writer:
+            at = 0
+            for batch in example_batches(self.examples, ROW_GROUP):
+                if self.held_out is not None:
+                    held = pa.array(self.held_out[at:at + len(batch)], pa.bool_())
+                    batch, at = pa.RecordBatch.from_arrays([*batch.columns, held], schema=schema), at + len(batch)
+                writer.write_batch(batch)
 
     @classmethod
     def load(cls, path: Path, origin: str) -> Self:
+        """Read what `save` wrote; a large corpus stays on disk."""
         try:
-            rows = pq.read_table(path).to_pylist()
+            file = pq.ParquetFile(path)
+            columns = [name for name in file.schema_arrow.names if name != "held_out"]
+            examples = (example_of(row) for batch in file.iter_batches(ROW_GROUP, columns=columns) for row in batch.to_pylist())
+            n_bytes = sum(file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups))
+            held = file.read(["held_out"]).column(0).to_numpy() if "held_out" in file.schema_arrow.names else None
+            provenance = (file.schema_arrow.metadata or {}).get(PROVENANCE_KEY, b"").decode()
+            return cls(SpooledExamples.write(examples) if n_bytes > SPOOL_BYTES else list(examples), origin, provenance, held)
         except (OSError, pa.ArrowInvalid) as err:
             raise CorpusError(asked=f"read the corpus {path}", why=str(err), instead="delete that folder and run the same command again") from None
-        return cls([Example(row["id"], row["text"], row["group"], json.loads(row["labels"])) for row in rows], origin)
 
-    def _like(self, examples: Sequence[Example]) -> Self:
-        return type(self)(examples, self.origin)
+
+def first_repeated(names: Sequence[str]) -> str | None:
+    """The first name that occurred before."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def _hash_frac(seed: int, group: str) -> float:

@@ -1,42 +1,66 @@
-"""Plain text files as a corpus: one file a group, cut into examples of bounded size at paragraph ends.
+"""Plain text files as a corpus: files, blocks, lines or parts under headings as documents, cut into examples at paragraph ends.
 
-Owns: `.txt`, `.md` and `.rst` files of a folder, or a single file. Refuses: a path that is not there, text that is not UTF-8.
+Owns: `.txt`, `.md` and `.rst` files of a folder, or a single file of any ending. A document is a group. Refuses: text that is not UTF-8,
+a heading pattern that is no regular expression.
 """
 
+import io
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 from sparselight.corpus.base import ListCorpus
-from sparselight.corpus.python_source import cut_sections
+from sparselight.corpus.columns import cut_example
+from sparselight.corpus.config import CorpusConfig
+from sparselight.corpus.sources import find_sources
 from sparselight.errors import CorpusError
 from sparselight.protocols import Example
 
-SUFFIXES = {".txt", ".md", ".rst"}
-
 
 class PlainText(ListCorpus):
-    """Sections of text files; the file is the group, its folder a label."""
+    """Sections of text files; the document (by default the file) is the group, the folder a label."""
 
     @classmethod
     def read(cls, root: Path, section_chars: int) -> Self:
-        """Read one text file, or every text file under a folder."""
-        paths = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.suffix in SUFFIXES)
-        examples = []
-        for path in paths:
-            name = path.name if root.is_file() else path.relative_to(root).as_posix()
-            text = _read(path)
-            labels = {"folder": Path(name).parent.as_posix()}
-            for number, (start, end) in enumerate(cut_sections(text, section_chars)):
-                examples.append(Example(f"{name}#{number}", text[start:end], name, labels))
-        return cls(examples, str(root))
+        """Read one text file, or every text file under a folder, each one document."""
+        config = CorpusConfig(kind="text", root=str(root), section_chars=section_chars)
+        return cls([section for example in text_examples(config) for section in cut_example(example, section_chars, always=True)], str(root))
 
 
-def _read(path: Path) -> str:
+def text_examples(config: CorpusConfig) -> Iterator[Example]:
+    """Every document of every file, uncut."""
+    heading = _pattern(config.heading)
+    for source in find_sources(config):
+        labels = {"folder": Path(source.name).parent.as_posix()}
+        for line, text in _documents(source.text(), config.documents, heading):
+            name = source.name if config.documents == "file" else f"{source.name}:{line}"
+            yield Example(name, text, name, labels)
+
+
+def _documents(text: str, documents: str, heading: re.Pattern[str]) -> Iterator[tuple[int, str]]:
+    """(number of its first line from 1, text) of each document; those of white space only are none."""
+    if documents == "file":
+        yield 1, text
+        return
+    begin, part = 1, ""
+    for number, line in enumerate(io.StringIO(text), 1):
+        begins = {"line": True, "block": not line.strip() or not part, "heading": heading.match(line) is not None}[documents]
+        if begins:
+            if part.strip():
+                yield begin, part
+            begin, part = number, ""
+        if documents == "heading":
+            part += line
+        elif line.strip():
+            part += line if documents == "block" else line.rstrip("\n")
+    if part.strip():
+        yield begin, part
+
+
+def _pattern(heading: str) -> re.Pattern[str]:
     try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as err:
-        raise CorpusError(asked=f"read the corpus file {path}", why=f"it is not UTF-8 text (byte {err.start})",
-                          instead="convert it to UTF-8, or move it out of corpus.root") from None
-    except OSError as err:
-        raise CorpusError(asked=f"read the corpus file {path}", why=err.strerror or str(err),
-                          instead="make the file readable, or set corpus.root to another path") from None
+        return re.compile(heading)
+    except re.error as err:
+        raise CorpusError(asked=f"set corpus.heading to {heading!r}", why=f"it is no regular expression: {err}",
+                          instead="write for example '# ' for Markdown titles, or ' = [^=]' for those of WikiText") from None

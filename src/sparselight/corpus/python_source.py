@@ -33,26 +33,21 @@ class PythonSource(ListCorpus):
     @classmethod
     def read(cls, root: Path, include_tests: bool, section_chars: int) -> Self:
         """Read every Python file under a folder and cut it into sections of at most `section_chars` characters."""
-        examples = []
-        for path, text in iter_source_files(root, include_tests):
-            module = module_name(path)
-            labels = {"package": module.split(".")[0], "module": module}
-            for number, (start, end) in enumerate(cut_sections(text, section_chars)):
-                examples.append(Example(f"{path}#{number}", text[start:end], path, labels))
-        return cls(examples, str(root))
+        return cls(list(python_examples(root, include_tests, section_chars)), str(root))
 
     @cached_property
     def _members(self) -> dict[str, list[Example]]:
+        """The sections of each file. The id names the file: a group may hold several, when they are near duplicates."""
         members: dict[str, list[Example]] = {}
         for example in self.examples:
-            members.setdefault(example.group, []).append(example)
+            members.setdefault(_file(example), []).append(example)
         return members
 
     def annotate(self, examples: Sequence[Example]) -> list[Example]:
         """Fill in `token_class` spans. A section is labelled in the light of the whole file where this corpus holds all of it."""
         spans: dict[str, tuple[Span, ...]] = {}
-        for group in dict.fromkeys(example.group for example in examples):
-            members = sorted(self._members[group], key=lambda member: int(member.id.rpartition("#")[2]))
+        for file in dict.fromkeys(map(_file, examples)):
+            members = sorted(self._members[file], key=lambda member: int(member.id.rpartition("#")[2]))
             found, offset = token_class_spans("".join(member.text for member in members)), 0
             for member in members:
                 end = offset + len(member.text)
@@ -62,6 +57,19 @@ class PythonSource(ListCorpus):
                 )
                 offset = end
         return [replace(example, spans=spans[example.id]) for example in examples]
+
+
+def python_examples(root: Path, include_tests: bool, section_chars: int) -> Iterator[Example]:
+    """The sections of every Python file under a folder."""
+    for path, text in iter_source_files(root, include_tests):
+        module = module_name(path)
+        labels = {"package": module.split(".")[0], "module": module}
+        for number, (start, end) in enumerate(cut_sections(text, section_chars)):
+            yield Example(f"{path}#{number}", text[start:end], path, labels)
+
+
+def _file(example: Example) -> str:
+    return example.id.rpartition("#")[0]
 
 
 def stdlib_root() -> Path:

@@ -1,0 +1,79 @@
+"""`sparselight corpus info`: what a corpus holds, before anything is run on it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparselight.cli import options
+
+if TYPE_CHECKING:
+    from sparselight.corpus import CorpusConfig
+    from sparselight.records import CorpusRecord, LabelCount
+
+corpus_app = typer.Typer(no_args_is_help=True, help="Look at a corpus.")
+
+
+@corpus_app.callback()
+def _corpus() -> None:
+    pass
+
+
+@corpus_app.command()
+def info(
+    path: Annotated[str, typer.Argument(help="A file, a folder, hf://NAME, `stdlib`, or a recipe (.toml), whose [corpus] table is read.")],
+    overrides: Annotated[list[str] | None, options.SET] = None,
+    as_json: Annotated[bool, options.JSON] = False,
+    debug: Annotated[bool, options.DEBUG] = False,
+) -> None:
+    """Read a corpus as a recipe would and say what it holds: sizes, labels, spans, bad rows, duplicates, split."""
+    from sparselight.corpus import corpus_record
+
+    record = corpus_record(corpus_config(path, overrides or []))
+    typer.echo(record.model_dump_json() if as_json else render_corpus(record))
+
+
+def corpus_config(path: str, overrides: list[str]) -> "CorpusConfig":
+    """The [corpus] table that a path and `corpus.NAME=VALUE` overrides give.
+
+    Raises:
+        ConfigError: also for an override of another table.
+    """
+    from sparselight.config import apply_overrides, load_toml
+    from sparselight.corpus import CorpusConfig
+    from sparselight.errors import ConfigError
+
+    for override in overrides:
+        if not override.strip().startswith("corpus."):
+            raise ConfigError(asked=f"apply the override {override!r}", why="only the table corpus is read here", instead="write corpus.NAME=VALUE")
+    table = load_toml(Path(path)).get("corpus", {}) if path.endswith(".toml") else {"root": path}
+    return CorpusConfig.parse(apply_overrides({"corpus": table}, overrides)["corpus"], "corpus")
+
+
+def render_corpus(record: "CorpusRecord") -> str:
+    """The record as text for people."""
+    held = "one side would be empty" if record.n_held_out is None else f"{record.n_held_out:,} examples in {record.n_groups_held_out:,} groups held out"
+    lines = [
+        f"{record.origin} ({record.kind})",
+        f"examples      {record.n_examples:,} in {record.n_groups:,} groups",
+        f"characters    {record.n_chars:,}; median {record.median_chars:,.0f}, longest {record.longest_chars:,}",
+        f"split         {held}",
+        *_counts("label", record.labels), *_counts("span", record.spans),
+    ]
+    if record.n_bad_rows:
+        lines += [f"left out      {record.n_bad_rows:,} bad rows, such as:", *(f"              {row.where}: {row.why}" for row in record.bad_rows[:5])]
+    lines += [f"note          {note}" for note in record.notes]
+    if found := record.duplicates:
+        done = f"{found.n_dropped:,} dropped" if found.action == "drop" else f"{found.n_groups_joined:,} groups joined to others"
+        lines.append(f"duplicates    {found.n_exact:,} exact, {found.n_near:,} near, in {found.n_clusters:,} clusters; {done}")
+        if found.n_unchecked:
+            lines.append(f"              {found.n_unchecked:,} texts are alike too many others to be compared with all of them")
+        for cluster in found.largest[:3]:
+            lines.append(f"              {cluster.n_examples:,} x {' '.join(cluster.text.split())[:80]!r} ({', '.join(cluster.ids[:2])}, ...)")
+    n_bytes = sum(source.n_bytes for source in record.sources)
+    return "\n".join([*lines, f"sources       {len(record.sources):,} files, {n_bytes:,} bytes", f"fingerprint   {record.fingerprint}"])
+
+
+def _counts(word: str, counts: "list[LabelCount]") -> list[str]:
+    shown = (", ".join(f"{value!r} {n:,}" for value, n in count.top.items()) for count in counts)
+    return [f"{word:<13} {count.name}: {count.n:,} with {count.n_values:,} values: {top}" for count, top in zip(counts, shown, strict=True)]
