@@ -3,9 +3,10 @@
 Each record is one JSON file with its own kind and version, written atomically. A reader refuses a newer version by name.
 """
 
+import hashlib
 import json
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -39,31 +40,105 @@ class Record(Part):
         asked = f"read the {cls.KIND} record {path}"
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            kind, version = content.pop("record"), content.pop("version")
+            kind, version = content["record"], content["version"]
         except FileNotFoundError:
             raise RunError(asked=asked, why="there is no such file", instead="run the stage that writes it, or give the folder of a finished one") from None
-        except (OSError, ValueError, KeyError, AttributeError) as err:
+        except (OSError, ValueError, KeyError, TypeError) as err:
             raise RunError(asked=asked, why=f"it is damaged ({err})", instead="delete that file and run the same command again") from None
         if kind != cls.KIND:
             raise RunError(asked=asked, why=f"it is a {kind} record", instead=f"give the path of a {cls.KIND} record")
         if version > cls.VERSION:
             raise RunError(asked=asked, why=f"it has version {version}, this sparselight reads up to {cls.VERSION}", instead="upgrade sparselight")
         try:
-            return cls.model_validate(content)
+            return cls.model_validate(cls._fields(content))
         except ValidationError as err:
             raise RunError(asked=asked, why=f"it is damaged ({err.errors()[0]['msg']} at {err.errors()[0]['loc']})",
                            instead="delete that file and run the same command again") from None
+        except ValueError as err:
+            raise RunError(asked=asked, why=f"it is damaged ({err})", instead="delete that file and run the same command again") from None
+
+    @classmethod
+    def _fields(cls, content: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in content.items() if name not in ("record", "version")}
+
+
+class CheckedRecord(Record):
+    """A record that carries the SHA-256 of its own content, so that a changed byte is noticed; older versions without one are read as they are."""
+
+    def save(self, path: Path) -> None:
+        content = {"record": self.KIND, "version": self.VERSION, "sha256": "", **self.model_dump(mode="json")}
+        content["sha256"] = _content_hash(content)
+        write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+    @classmethod
+    def _fields(cls, content: dict[str, Any]) -> dict[str, Any]:
+        fields = super()._fields(content)
+        expected = fields.pop("sha256", None)
+        if expected is None and content["version"] >= cls.VERSION:
+            raise ValueError("its checksum is missing")
+        if expected is not None and expected != _content_hash(content):
+            raise ValueError("its content does not match its checksum")
+        return fields
+
+
+def _content_hash(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps({**content, "sha256": ""}, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 class TokenPolicy(Part):
     """Which positions a subject sees and which count as tokens: the same at training, evaluation and steering."""
 
     prepend_bos: bool
-    """Every row starts with the BOS token, which never counts."""
+    """Every row starts with the BOS token ([CLS] in BERT's kind); it counts only where count_specials says so."""
     context_tokens: int
-    """Longest row, BOS included; a longer example goes on in a further row."""
+    """Longest row in positions, BOS and all else that belongs to no example included."""
     count_specials: bool = False
-    """Whether special tokens inside a row count."""
+    """Whether special tokens count: those inside a text, and those at the ends of each row."""
+    append_eos: bool = False
+    """Every row ends with the tokenizer's end token ([SEP], </s>, <eos>)."""
+    padding_side: Literal["right", "left"] = "right"
+    """Where shorter rows of a batch are filled up; padding never counts."""
+    long_examples: Literal["split", "cut"] = "split"
+    """Whether what does not fit into one row goes on in further rows or is left out."""
+    overlap_tokens: int = 0
+    """Tokens of the row before with which each further row of an example begins: context only, they count in the row before."""
+    skip_start_tokens: int = 0
+    """Tokens at the start of each row, after BOS, that do not count."""
+    pack: bool = False
+    """Several short examples share a row; attention and positions start anew with each."""
+    chat_prefix: str = ""
+    """What the tokenizer's chat template writes before the text of an example; it does not count."""
+    chat_suffix: str = ""
+    """What it writes after it; it does not count."""
+    template_tokens: int = 0
+    """Positions a row that belong to no example, beside one start and one end token: the chat template's, and further start or end tokens."""
+    pooling: Literal["none", "mean", "cls", "max", "last"] = "none"
+    """Other than `none`: an example is one token, the pooled vector of its row."""
+    unit_pooled: bool = False
+    """Pooled vectors are scaled to length 1."""
+    max_norms: dict[str, float] = Field(default_factory=dict)
+    """Site to the largest norm that an activation may have there; tokens above it are neither harvested nor edited at that site."""
+
+    @property
+    def body_tokens(self) -> int:
+        """How many tokens of an example one row holds."""
+        return self.context_tokens - self.prepend_bos - self.append_eos - self.template_tokens
+
+    def canonical(self) -> str:
+        """JSON for fingerprints. Fields that came later enter only where they differ from their default, so that older fingerprints stay."""
+        later = type(self).model_fields.keys() - {"prepend_bos", "context_tokens", "count_specials"}
+        plain = TokenPolicy(prepend_bos=self.prepend_bos, context_tokens=self.context_tokens)
+        return self.model_dump_json(exclude={name for name in later if getattr(self, name) == getattr(plain, name)})
+
+
+class Masking(Part):
+    """How the loss of a masked language model hides tokens."""
+
+    n_groups: int
+    """The tokens of an example are divided into so many groups; one forward pass masks one group."""
+    rounds: int
+    """Groups that are masked in turn and scored; the other tokens have no loss."""
+    seed: int
 
 
 class SubjectRef(Part):
@@ -73,6 +148,27 @@ class SubjectRef(Part):
     fingerprint: str
     """SHA-256 over weights, tokenizer and token policy."""
     token_policy: TokenPolicy
+    kind: Literal["causal_lm", "masked_lm", "encoder", "module"] = "causal_lm"
+    masking: Masking | None = None
+    """Of a masked language model's loss."""
+
+
+class Rounding(Part):
+    """What the number format of a store changed, summed over evenly spaced rows: fraction of variance lost = error / spread."""
+
+    n_rows: int
+    error: float
+    """Sum of squared differences between captured and stored values."""
+    spread: float
+    """Sum of squared distances of captured rows from their mean in the shard."""
+
+
+class SkippedExample(Part):
+    """An example that a store holds no activations of."""
+
+    id: str
+    n_tokens: int
+    why: str
 
 
 class Shard(Part):
@@ -80,19 +176,51 @@ class Shard(Part):
 
     name: str
     n_tokens: int
+    """Rows in it; tokens of skipped examples are not among them."""
     n_examples: int
     sha256: str
     """Of the safetensors file."""
     tokens_sha256: str
     """Of the Parquet file."""
+    n_bytes: int = 0
+    """Size of the safetensors file; 0 in stores of version 1."""
+    tokens_bytes: int = 0
+    """Size of the Parquet file; 0 in stores of version 1."""
+    rounding: dict[str, Rounding] = Field(default_factory=dict)
+    """By site; empty for float32 and in stores of version 1."""
+    skipped: list[SkippedExample] = Field(default_factory=list)
+    """Examples whose activations were not finite."""
+    n_massive_tokens: int = 0
+    """Tokens left out because their norm is above the token policy's max_norms."""
+
+    @property
+    def planned_tokens(self) -> int:
+        """Tokens of its examples, stored or not."""
+        return self.n_tokens + self.n_massive_tokens + sum(example.n_tokens for example in self.skipped)
 
 
-class StoreManifest(Record):
+class StorePart(Part):
+    """What one harvest, append or merged store brought: consecutive shards and an example table of their own."""
+
+    corpus_fingerprint: str
+    first_example: int
+    n_examples: int
+    n_shards: int
+    """As planned; shards that a repair dropped are among them."""
+    shard_tokens: int
+    examples: str
+    """Name of its example table."""
+    examples_sha256: str
+
+
+class StoreManifest(CheckedRecord):
     """What an activation store holds and where it came from."""
 
     KIND: ClassVar[str] = "store"
+    VERSION: ClassVar[int] = 2
     subject: SubjectRef
     corpus_fingerprint: str
+    """Content hash of the examples; of several parts, the hash over theirs."""
     sites: dict[str, int]
     """Site name to its width d_in."""
     dtype: str
@@ -100,6 +228,19 @@ class StoreManifest(Record):
     n_tokens: int
     n_examples: int
     harvest_s: float
+    parts: list[StorePart] = Field(default_factory=list)
+    """Empty in stores of version 1, which have one."""
+    dropped: list[str] = Field(default_factory=list)
+    """Shards that were damaged and that a repair gave up."""
+
+    @property
+    def skipped(self) -> list[SkippedExample]:
+        return [example for shard in self.shards for example in shard.skipped]
+
+    def rounding_fvu(self) -> dict[str, float]:
+        """Fraction of variance that the number format costs, by site: sum ||x - stored(x)||^2 / sum ||x - mean||^2, means taken in each shard."""
+        totals = {site: [shard.rounding[site] for shard in self.shards if site in shard.rounding] for site in self.sites}
+        return {site: sum(one.error for one in found) / max(sum(one.spread for one in found), 1e-300) for site, found in totals.items() if found}
 
 
 class MetricValue(Part):
@@ -133,10 +274,10 @@ class SaeRecord(Record):
     """Hash of the training activations' manifest."""
     d_in: int
     n_latents: int
-    k: float
-    """Mean active latents a token that training aimed at."""
+    k: float | None
+    """Mean active latents a token that training aimed at; None for an architecture that aims at none."""
     l0: float
-    """Mean active latents a token at the end of training, with the inference threshold."""
+    """Mean active latents a token at the end of training, in the inference form."""
     n_dead: int
     """Latents that did not fire in the last dead_after_tokens training tokens."""
     dead_after_tokens: int
@@ -150,6 +291,12 @@ class SaeRecord(Record):
     """For a residual SAE: hash of the base SAE's weights. For a stitched one: one entry a part."""
     part_sizes: list[int] = Field(default_factory=list)
     """For a stitched SAE: how many latents each parent contributes, in order."""
+    target_site: str | None = None
+    """For a transcoder: the site whose activations it gives back."""
+    topk_threshold: float | None = None
+    """For an SAE that keeps the k largest of each token: the threshold that k a token exceed on average, in the units of the stored weights."""
+    notes: list[str] = Field(default_factory=list)
+    """What a reader must know beside the numbers, in sentences."""
 
 
 class EvalRow(Part):
@@ -314,3 +461,92 @@ class RunRecord(Record):
     """Stage name to its folder."""
     wall_s: dict[str, float]
     report: str | None = None
+
+
+class SourceFile(Part):
+    """A file that a corpus was read from."""
+
+    name: str
+    """Its path inside the corpus root, or its name."""
+    n_bytes: int
+    sha256: str
+
+
+class BadRow(Part):
+    """A row of a source that could not become an example."""
+
+    where: str
+    why: str
+
+
+class DuplicateCluster(Part):
+    """Examples whose texts are equal or nearly so."""
+
+    kind: Literal["exact", "near"]
+    ids: list[str]
+    """In corpus order, the first few."""
+    n_examples: int
+    n_chars: int
+    """Length of the first one's text."""
+    text: str
+    """How the first one begins."""
+
+
+class Duplicates(Part):
+    """What deduplication found and did."""
+
+    method: Literal["exact", "near"]
+    action: Literal["drop", "group"]
+    n_clusters: int
+    n_exact: int
+    """Examples whose text equals that of an earlier one (case, white space and Unicode form aside)."""
+    n_near: int
+    """Further examples that are similar to an earlier one."""
+    n_dropped: int
+    n_groups_joined: int
+    """Groups that became part of another one, so that no split divides duplicates."""
+    n_unchecked: int
+    """Texts that were too alike to too many others to be compared with all of them; 0 in all but heavily templated corpora."""
+    largest: list[DuplicateCluster]
+    """The largest clusters."""
+
+
+class LabelCount(Part):
+    """One label of examples, or one name of spans."""
+
+    name: str
+    n: int
+    """Examples that carry the label, or spans of that name."""
+    n_values: int
+    top: dict[str, int]
+    """The most frequent values with their counts."""
+
+
+class CorpusRecord(Record):
+    """What a corpus holds and where it came from."""
+
+    KIND: ClassVar[str] = "corpus"
+    origin: str
+    kind: str
+    fingerprint: str
+    n_examples: int
+    n_groups: int
+    n_chars: int
+    longest_chars: int
+    median_chars: float
+    labels: list[LabelCount]
+    spans: list[LabelCount]
+    n_held_out: int | None
+    """Examples that the settings would hold out; null when they would leave one side empty."""
+    n_groups_held_out: int | None
+    n_bad_rows: int
+    """Rows left out because they could not become examples."""
+    bad_rows: list[BadRow]
+    """The first few of them."""
+    notes: list[str]
+    """What was left aside on purpose, with counts."""
+    duplicates: Duplicates | None
+    """Null when no deduplication was asked for."""
+    sources: list[SourceFile]
+    settings: dict[str, Any]
+    """Settings of the reader that are not at their default."""

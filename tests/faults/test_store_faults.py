@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sparselight import files
-from sparselight.errors import StoreError
+from sparselight.errors import RunError, StoreError
 from sparselight.store import FolderStore, HarvestConfig, harvest
 
 TOY = Path(__file__).parents[1] / "store" / "toy_subject.py"
@@ -195,6 +195,9 @@ def test_killed_in_the_middle_of_a_write_then_run_again_gives_the_same_bytes(tmp
                 break
             assert child.poll() is None
             time.sleep(0.05)
+        with pytest.raises(RunError, match="another process is writing"):  # two processes, one store: the second refuses
+            run_harvest(folder)
+        assert child.poll() is None
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()

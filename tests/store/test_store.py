@@ -9,9 +9,9 @@ import torch
 from sparselight.errors import RunError, StoreError
 from sparselight.files import folder_lock
 from sparselight.protocols import Example
-from sparselight.records import StoreManifest, TokenPolicy
+from sparselight.records import StoreManifest
 from sparselight.store import FolderStore, HarvestConfig, harvest
-from sparselight.store.harvest import iter_batches
+from sparselight.store.formats import MEASURE_EVERY, RoundingMeter, encode
 
 spec = importlib.util.spec_from_file_location("toy_store_subject", Path(__file__).with_name("toy_subject.py"))
 toy = importlib.util.module_from_spec(spec)
@@ -41,6 +41,34 @@ def test_round_trip_is_exact_to_the_rounding_of_the_format(tmp_path, dtype, rela
         assert read.dtype == torch.float32
         assert torch.equal(read, expected.to(getattr(torch, dtype)).float())
         assert ((read - expected).abs() <= relative_error * expected.abs() + 1e-7 * (relative_error > 0)).all()
+
+
+def test_int8_is_exact_to_half_a_step_and_its_error_is_in_the_manifest(tmp_path):
+    examples = toy.toy_examples()
+    store = make_store(tmp_path, examples, dtype="int8")
+    for site in SITES:
+        read, expected = store.read(np.arange(store.n_tokens), site), truth(examples, site)
+        step = expected.abs().amax(1, keepdim=True) / 127
+        assert ((read - expected).abs() <= 0.501 * step).all()
+    assert all(1e-6 < cost < 1e-3 for cost in store.manifest.rounding_fvu().values())
+    assert store.manifest.rounding_fvu().keys() == set(SITES)
+    assert make_store(tmp_path / "exact", examples, dtype="float32").manifest.rounding_fvu() == {}
+    assert all(cost < 1e-4 for cost in make_store(tmp_path / "half", examples, dtype="bfloat16").manifest.rounding_fvu().values())
+
+
+def test_the_rounding_error_is_that_of_the_measured_rows():
+    x = torch.randn(160, 24, generator=torch.Generator().manual_seed(0)) * torch.linspace(0, 3, 160)[:, None]
+    values, scale = encode(x, "int8")
+    meter = RoundingMeter(24)
+    for part in range(0, 160, 32):
+        meter.add(x[part:part + 32], values[part:part + 32], scale[part:part + 32])
+    rows = x[::MEASURE_EVERY].double()
+    stored = values[::MEASURE_EVERY].double() * scale[::MEASURE_EVERY, None]
+    found = meter.result()
+    assert found.n_rows == 10
+    assert found.error == pytest.approx(float((rows - stored).square().sum()))
+    assert found.spread == pytest.approx(float((rows - rows.mean(0)).square().sum()))
+    assert (stored[0] == 0).all()  # a row of zeros
 
 
 def test_rows_come_in_the_order_asked_for_and_every_row_once(tmp_path):
@@ -74,7 +102,8 @@ def test_token_table_says_where_each_row_came_from(tmp_path):
 def test_files_are_safetensors_that_the_library_reads(tmp_path):
     store = make_store(tmp_path, dtype="bfloat16")
     with safetensors.safe_open(tmp_path / "shard-00001.safetensors", "pt") as file:
-        assert sorted(file.keys()) == SITES
+        assert sorted(file.keys()) == sorted([*SITES, *(f"{site}.row_sum" for site in SITES)])
+        assert file.get_tensor(f"{SITES[1]}.row_sum").shape == file.get_tensor(SITES[1]).shape[:1]
         first = store.manifest.shards[0].n_tokens
         rows = np.arange(first, first + store.manifest.shards[1].n_tokens)
         assert torch.equal(file.get_tensor(SITES[1]).float(), store.read(rows, SITES[1]))
@@ -102,17 +131,6 @@ def test_progress_counts_tokens_up_to_all_of_them(tmp_path):
     store = harvest(toy.ToySubject(), toy.toy_examples(), SITES, tmp_path, CONFIG, "c", lambda done, total, note="": calls.append((done, total)))
     assert calls == sorted(calls)
     assert calls[-1] == (store.n_tokens, store.n_tokens)
-
-
-def test_batches_hold_every_example_once_within_the_budget():
-    counts = [0, 5, 12, 3, 30, 1, 1, 8, 0, 6]
-    policy = TokenPolicy(prepend_bos=True, context_tokens=7)
-    batches = list(iter_batches(counts, policy, 32))
-    assert sorted(index for batch in batches for index in batch) == [1, 2, 3, 4, 5, 6, 7, 9]
-    positions = [sum(-(-counts[i] // 6) for i in batch) * (min(max(counts[i] for i in batch), 6) + 1) for batch in batches]
-    assert batches[0] == [4]  # 5 rows of 7: more than the budget, and still in
-    assert positions[0] == 35
-    assert all(n <= 32 for n in positions[1:])
 
 
 @pytest.mark.parametrize(("subject", "corpus", "sites", "changes", "message"), [
@@ -171,19 +189,54 @@ def test_what_cannot_be_harvested(tmp_path):
         FolderStore.open(tmp_path)
 
 
-def test_non_finite_activations_name_the_example(tmp_path):
-    class Broken(toy.ToySubject):
-        def activation(self, token_id, position, site):
-            values = super().activation(token_id, position, site)
-            values[position == 13] = torch.nan
-            return values
+class Broken(toy.ToySubject):
+    """Gives NaN at the 14th token of an example."""
 
+    def activation(self, token_id, position, site):
+        values = super().activation(token_id, position, site)
+        values[position == 13] = torch.nan
+        return values
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_an_example_with_activations_that_are_not_finite_is_skipped_counted_and_named(tmp_path, dtype):
     examples = toy.toy_examples()
-    long = next(example.id for example in examples if len(example.text.split()) == 14)
-    with pytest.raises(StoreError, match=f"'{long}'.*not finite.*subject.dtype to float32"):
-        make_store(tmp_path / "nan", examples, Broken())
+    broken = [example.id for example in examples if len(example.text.split()) == 14]
+    good = [example for example in examples if example.id not in broken]
+    store = make_store(tmp_path / "all", examples, Broken(), dtype=dtype, max_skipped_frac=0.5)
+    without = make_store(tmp_path / "good", good, dtype=dtype)
+    assert [(example.id, example.n_tokens) for example in store.manifest.skipped] == [(name, 14) for name in broken]
+    assert store.n_tokens == without.n_tokens
+    for site in SITES:
+        assert torch.equal(store.read(np.arange(store.n_tokens), site), without.read(np.arange(without.n_tokens), site))
+    assert len(store.examples()) == len(examples)
+    assert store.rows_of(broken).tolist() == []
+    ids = store.examples().column("id").to_pylist()
+    assert {ids[number] for number in store.tokens().column("example").to_pylist()} == {example.id for example in good}
+    assert make_store(tmp_path / "all", examples, Broken(), dtype=dtype, max_skipped_frac=0.5).fingerprint == store.fingerprint
+    with pytest.raises(StoreError, match=f"'{broken[0]}'.*not finite.*harvest.max_skipped_frac"):
+        make_store(tmp_path / "strict", examples, Broken(), max_skipped_frac=0.0)
+
+
+def test_values_that_only_the_number_format_cannot_hold_are_refused(tmp_path):
     with pytest.raises(StoreError, match=r"exceed the range of float16.*harvest.dtype"):
-        make_store(tmp_path / "big", examples, toy.ToySubject(scale=1e6), dtype="float16")
+        make_store(tmp_path, subject=toy.ToySubject(scale=1e6), dtype="float16")
+
+
+def test_tokens_of_massive_norm_are_left_out_and_counted(tmp_path):
+    examples = toy.toy_examples()
+    norms, limit = truth(examples, SITES[1]).norm(dim=1), 2.5
+    subject = toy.ToySubject()
+    subject.policy = subject.policy.model_copy(update={"max_norms": {SITES[1]: limit}})
+    store = make_store(tmp_path, examples, subject)
+    keep = norms <= limit
+    assert 0 < int(keep.sum()) < len(keep)
+    for site in SITES:
+        assert torch.equal(store.read(np.arange(store.n_tokens), site), truth(examples, site)[keep])
+    assert sum(shard.n_massive_tokens for shard in store.manifest.shards) == int((~keep).sum())
+    before = subject.n_captured
+    assert make_store(tmp_path, examples, subject).fingerprint == store.fingerprint
+    assert subject.n_captured == before
 
 
 def test_manifest_is_the_record_that_stands_on_disk(tmp_path):

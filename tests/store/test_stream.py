@@ -1,11 +1,14 @@
+import threading
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy_subject import ToySubject, toy_examples
 
 from sparselight.errors import StoreError
-from sparselight.store import Permutation, RowStream
+from sparselight.store import HarvestConfig, Permutation, RowStream, harvest
 
 
 class ArrayStore:
@@ -32,6 +35,12 @@ def test_permutation_is_elementwise_and_works_on_huge_domains():
     values = permutation(positions)
     assert ((values >= 0) & (values < 10**12)).all()
     assert np.array_equal(permutation(positions[::-1]), values[::-1])
+
+
+def test_the_order_of_a_seed_never_changes():
+    """Stored trainings go on with it."""
+    assert Permutation(1000, 7)(np.arange(6)).tolist() == [739, 218, 614, 742, 399, 395]
+    assert RowStream(ArrayStore(50), "here", None, 5, seed=3).batch_rows(9).tolist() == [34, 10, 46, 14, 31]
 
 
 @pytest.mark.parametrize("n", [4096, 5000])  # a power of two, and one that needs cycle walking
@@ -77,3 +86,79 @@ def test_too_few_rows_and_unknown_sites_are_refused():
         RowStream(ArrayStore(10), "here", None, 11, seed=0)
     with pytest.raises(StoreError):
         RowStream(ArrayStore(10), "there", None, 5, seed=0)
+
+
+# Reading ahead.
+
+@pytest.fixture
+def store(tmp_path):
+    config = HarvestConfig(dtype="bfloat16", shard_tokens=40, batch_tokens=32)
+    return harvest(ToySubject(), toy_examples(60), ["resid_post.1"], tmp_path, config, "c")
+
+
+def stream_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("row-stream")]
+
+
+@pytest.mark.parametrize("prefetch_bytes", [1, 4 * 2 * 16 * 12 * 4, 1 << 25])
+def test_reading_ahead_changes_no_batch(store, prefetch_bytes):
+    plain = RowStream(store, "resid_post.1", None, 16, 5, prefetch_bytes=0)
+    with RowStream(store, "resid_post.1", None, 16, 5, prefetch_bytes=prefetch_bytes) as ahead:
+        for step in [*range(40), *range(7, 30), 3, 4, 5, 1000, 1001, 1002, 2, 2, *range(3, 20)]:
+            assert torch.equal(ahead.batch(step), plain.batch(step))
+            assert torch.equal(plain.batch(step), store.read(plain.batch_rows(step), "resid_post.1"))
+        assert len(stream_threads()) == 1
+    assert not stream_threads()
+    assert torch.equal(ahead.batch(40), plain.batch(40))  # closed, it still answers
+
+
+def test_a_batch_is_the_callers_own(store):
+    with RowStream(store, "resid_post.1", None, 16, 5) as stream:
+        kept = [stream.batch(step) for step in range(30)]
+        copies = [batch.clone() for batch in kept]
+        views = [batch[3:5] for batch in kept]
+        del kept
+        for step in range(30, 60):
+            stream.batch(step).zero_()
+        assert all(torch.equal(view, copy[3:5]) for view, copy in zip(views, copies, strict=True))
+        assert all(torch.equal(stream.batch(step), copy) for step, copy in enumerate(copies))
+        assert stream.batch(1).data_ptr() % 64 == 0
+
+
+def test_a_stream_that_is_let_go_of_ends_its_thread(store):
+    stream = RowStream(store, "resid_post.1", None, 16, 5)
+    for step in range(5):
+        stream.batch(step)
+    [thread] = stream_threads()
+    stream._ahead._windows[next(iter(stream._ahead._windows))].result()
+    del stream
+    thread.join(timeout=20)
+    assert not thread.is_alive()
+
+
+def test_an_error_comes_up_at_the_step_that_meets_it(store):
+    rows = RowStream(store, "resid_post.1", None, 16, 5)
+    read, broken = store.read_batches, int(rows.batch_rows(6)[0])
+
+    def failing(batches, site, outs):
+        if any(broken in batch for batch in batches):
+            raise StoreError(asked="read", why="row is damaged", instead="repair")
+        read(batches, site, outs)
+
+    store.read_batches = failing
+    with RowStream(store, "resid_post.1", None, 16, 5) as stream:
+        for step in range(6):
+            stream.batch(step)
+        with pytest.raises(StoreError, match="row is damaged"):
+            stream.batch(6)
+        stream.batch(7)
+
+
+def test_memory_is_bounded_by_the_budget(store):
+    stream = RowStream(store, "resid_post.1", None, 16, 5, prefetch_bytes=6 * 16 * 12 * 4)
+    assert stream._ahead.n_batches == 3
+    with stream:
+        for step in range(50):
+            stream.batch(step)
+            assert len(stream._ahead._windows) <= 2
+        assert len(stream._memory._kept) <= 8

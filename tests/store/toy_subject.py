@@ -18,7 +18,7 @@ class ToySubject:
     def __init__(self, fingerprint="f" * 64, before_capture=None, scale=1.0):
         self.fingerprint, self.before_capture, self.scale = fingerprint, before_capture, scale
         self.policy = TokenPolicy(prepend_bos=True, context_tokens=7)
-        self.batches = []
+        self.batches, self.n_captured = [], 0
 
     def ref(self):
         return SubjectRef(name=self.name, fingerprint=self.fingerprint, token_policy=self.policy)
@@ -47,8 +47,9 @@ class ToySubject:
         return Batch(ids, mask, counts, *torch.tensor(columns).T)
 
     def capture(self, batch, sites):
+        self.n_captured += 1
         if self.before_capture:
-            self.before_capture(len(self.batches))
+            self.before_capture(self.n_captured)
         return {site: self.scale * self.activation(batch.token_id, batch.position, site) for site in sites}
 
     def activation(self, token_id, position, site):

@@ -37,7 +37,10 @@ class Permutation:
         width_left, width_right = self._widths
         left, right = values >> np.uint64(width_right), values & _mask(width_right)
         for key in self._keys:
-            left, right = right, left ^ (_mix(right + key) & _mask(width_left))
+            mixed = _mix(right + key)
+            mixed &= _mask(width_left)
+            mixed ^= left
+            left, right = right, mixed
             width_left, width_right = width_right, width_left
         return (left << np.uint64(width_right)) | right
 
@@ -48,6 +51,9 @@ def _mask(n_bits: int) -> np.uint64:
 
 def _mix(values: np.ndarray) -> np.ndarray:
     """The finalizer of SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators")."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    values = values ^ (values >> np.uint64(30))
+    values *= np.uint64(0xBF58476D1CE4E5B9)
+    values ^= values >> np.uint64(27)
+    values *= np.uint64(0x94D049BB133111EB)
+    values ^= values >> np.uint64(31)
+    return values

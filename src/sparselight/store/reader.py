@@ -1,11 +1,11 @@
-"""Reads a store: any rows in any order, memory-mapped, as float32; the token and example tables; checksums.
+"""Reads a store: any rows in any order, as float32, in bounded memory; the token and example tables.
 
-Every file is compared with its SHA-256 when it is first touched in a process. Refuses: a folder without a complete store, a file that
-is missing, truncated or changed, an unknown site, a store made from another subject.
+Refuses: a folder without a complete store, what is missing, truncated or changed, an unknown site, a store made from another subject.
 """
 
 import functools
 import hashlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -19,50 +19,68 @@ from torch import Tensor
 
 from sparselight.config import canonical_json
 from sparselight.errors import StoreError, nearest
-from sparselight.files import sha256_file
-from sparselight.records import Shard, StoreManifest, SubjectRef
-from sparselight.store.plan import shard_paths
-from sparselight.store.tensors import map_tensor, read_header
+from sparselight.records import Shard, StoreManifest, StorePart, SubjectRef
+from sparselight.store.fetch import MAP_BYTES, RowFetcher, find_damage
+from sparselight.store.formats import StoredRows, value_bytes
+from sparselight.store.place import FileCache, Location, Remote, is_remote
+from sparselight.store.plan import MANIFEST, plan_name, tokens_name
+from sparselight.store.stream import RowStream
 
-MAX_OPEN_MAPS = 512  # each holds a file descriptor, of which a process commonly has 1024
-
-# Files found whole by this process, as they were then: a file that is written anew is looked at anew.
-_checked: set[tuple[str, int, int, str]] = set()
-
+PIECE_BYTES = 1 << 24  # of one fetch as stored; larger reads are done in pieces
 
 class FolderStore:
-    """The activations in one folder. Rows are tokens, in corpus order."""
+    """The activations in one folder, local or remote. Rows are tokens, in corpus order."""
 
-    def __init__(self, folder: Path, manifest: StoreManifest):
-        self.folder, self.manifest = folder, manifest
+    def __init__(self, folder: Location, manifest: StoreManifest, cache: FileCache | None = None, map_bytes: int = MAP_BYTES):
+        self.manifest = manifest
         self.n_tokens = manifest.n_tokens
-        self._first_row = np.cumsum([0, *(shard.n_tokens for shard in manifest.shards)])
-        self._map = functools.lru_cache(maxsize=MAX_OPEN_MAPS)(self._open_map)
+        self.remote = Remote(folder) if is_remote(folder) else None
+        self.location = str(self.remote or folder)
+        self.folder = Path(folder)
+        self._cache = cache or (FileCache() if self.remote else None)
+        self._fetcher = RowFetcher(manifest, self.folder, self.remote, self._cache, self.damage_error, map_bytes)
 
     def __repr__(self) -> str:
         sites = ", ".join(f"{site} [{width}]" for site, width in self.manifest.sites.items())
-        return f"FolderStore({self.n_tokens} tokens of {self.manifest.n_examples} examples, {sites}, {self.manifest.dtype}, {self.folder})"
+        return f"FolderStore({self.n_tokens} tokens of {self.manifest.n_examples} examples, {sites}, {self.manifest.dtype}, {self.location})"
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls, folder: Location, cache: FileCache | None = None, map_bytes: int = MAP_BYTES) -> Self:
         """Open a complete store.
 
+        Args:
+            cache: local copies of a remote store's files; by default in SPARSELIGHT_CACHE, up to SPARSELIGHT_CACHE_BYTES.
+            map_bytes: bound on the size of the shards that stay mapped into memory.
+
         Raises:
-            StoreError: when there is none.
+            StoreError: when there is none, or it cannot be reached.
             RunError: when its manifest is damaged or newer than this sparselight.
         """
-        if not (folder / "manifest.json").exists():
-            partial = (folder / "plan.json").exists()
+        if is_remote(folder):
+            remote, cache = Remote(folder), cache or FileCache()
+            names, path = list(remote.sizes()), cache.folder.parent / "manifests" / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.json"
+            if MANIFEST in names:
+                remote.get(MANIFEST, path)
+        else:
+            path = Path(folder) / MANIFEST
+            names = [name for name in (MANIFEST, plan_name(0)) if (Path(folder) / name).exists()]
+        if MANIFEST not in names:
+            partial = plan_name(0) in names
             raise StoreError(
                 asked=f"open the activation store {folder}", why="its harvest did not finish" if partial else "there is no store",
                 instead="run the same harvest again: it goes on where it stopped" if partial else "give the folder of a finished harvest",
             )
-        return cls(folder, StoreManifest.load(folder / "manifest.json"))
+        return cls(folder, StoreManifest.load(path), cache, map_bytes)
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of what the manifest says of the content (checksums of all shards included), not of how long it took."""
-        return hashlib.sha256(canonical_json(self.manifest.model_dump(mode="json", exclude={"harvest_s"})).encode()).hexdigest()
+        content = self.manifest.model_dump(mode="json", include={
+            "subject": {"name": True, "fingerprint": True, "token_policy": {"prepend_bos", "context_tokens", "count_specials"}},
+            "corpus_fingerprint": True, "sites": True, "dtype": True, "n_tokens": True, "n_examples": True,
+            "shards": {"__all__": {"name", "n_tokens", "n_examples", "sha256", "tokens_sha256"}},
+        })
+        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
     def check_subject(self, ref: SubjectRef) -> None:
         """Refuse to go with another subject than the one that was harvested.
@@ -73,7 +91,7 @@ class FolderStore:
         own = self.manifest.subject
         if own.fingerprint != ref.fingerprint:
             raise StoreError(
-                asked=f"use the store {self.folder} with the subject {ref.name} ({ref.fingerprint[:12]})",
+                asked=f"use the store {self.location} with the subject {ref.name} ({ref.fingerprint[:12]})",
                 why=f"it is a store from another subject or revision: {own.name} ({own.fingerprint[:12]})",
                 instead="harvest this subject into another folder, or load the subject that the store came from",
             )
@@ -89,23 +107,45 @@ class FolderStore:
             StoreError: when the site is not stored, or a shard is missing, truncated or changed.
             IndexError: when a row is outside [0, n_tokens).
         """
-        if site not in self.manifest.sites:
-            raise StoreError(asked=f"read {site} from the store {self.folder}", why="that site is not in it", instead=nearest(site, self.manifest.sites))
-        rows = np.asarray(rows, dtype=np.int64)
-        if len(rows) and not 0 <= rows.min() <= rows.max() < self.n_tokens:
-            raise IndexError(f"rows {rows.min()} to {rows.max()} of a store with {self.n_tokens} rows")
-        values = np.empty((len(rows), self.manifest.sites[site]), dtype=np.float32)
-        order = np.argsort(rows, kind="stable")  # ascending reads touch each page once
-        ascending = rows[order]
-        edges = np.searchsorted(ascending, self._first_row)
-        for shard in np.flatnonzero(np.diff(edges)):
-            span = slice(edges[shard], edges[shard + 1])
-            stored = self._map(int(shard), site)[ascending[span] - self._first_row[shard]]
-            if stored.dtype == np.uint16:  # bfloat16 is the upper half of a float32
-                values.view(np.uint32)[order[span]] = stored.astype(np.uint32) << 16
-            else:
-                values[order[span]] = stored
-        return torch.from_numpy(values)
+        rows = self._check_request(rows, site)
+        out = torch.empty(len(rows), self.manifest.sites[site])
+        step = max(1, PIECE_BYTES // (out.shape[1] * value_bytes(self.manifest.dtype)))
+        for start in range(0, len(rows), step):
+            self._fetcher.read_into(rows[start:start + step], site, [out[start:start + step]])
+        return out
+
+    def read_batches(self, batches: Sequence[Int[np.ndarray, " row"]], site: str, outs: Sequence[Float[Tensor, "row d_in"]]) -> None:
+        """Read several batches with one pass over the shards, each into a tensor of its own.
+
+        Raises:
+            StoreError, IndexError: as `read`.
+        """
+        rows = self._check_request(np.concatenate([*batches, np.empty(0, dtype=np.int64)]), site)
+        if len(rows):
+            self._fetcher.read_into(rows, site, outs)
+
+    def stream(self, site: str, rows: Int[np.ndarray, " row"] | None, batch_tokens: int, seed: int) -> RowStream:
+        """Batches to train on, shuffled over all rows; see RowStream."""
+        return RowStream(self, site, rows, batch_tokens, seed)
+
+    def read_stored(self, rows: Int[np.ndarray, " row"], site: str) -> StoredRows:
+        """Ascending rows as they stand on disk; in memory that the next read of this thread takes again."""
+        return self._fetcher.gather(self._check_request(rows, site), site)
+
+    def tokens_of(self, shard: Shard) -> dict[str, Int[np.ndarray, " row"]]:
+        """The token table of one shard, by column."""
+        table = self.table(tokens_name(shard.name), shard.tokens_sha256, shard.tokens_bytes)
+        return {name: table.column(name).to_numpy() for name in table.column_names}
+
+    def copy_file(self, name: str, path: Path) -> None:
+        """Copy a file of the store as it stands."""
+        if self.remote is not None:
+            self.remote.get(name, path)
+        else:
+            try:
+                shutil.copyfile(self.folder / name, path)
+            except FileNotFoundError:
+                raise self.damage_error({name: "it is missing"}) from None
 
     def tokens(self) -> pa.Table:
         """One line a row: example, position, token_id, char_start, char_end."""
@@ -125,7 +165,8 @@ class FolderStore:
             numbers = np.unique(np.array([self._number_of[name] for name in examples], dtype=np.int64))
         except KeyError as err:
             raise StoreError(
-                asked=f"find the example {err.args[0]!r} in the store {self.folder}", why="it was not harvested", instead="use ids from the store's examples()",
+                asked=f"find the example {err.args[0]!r} in the store {self.location}", why="it was not harvested",
+                instead="use ids from the store's examples()",
             ) from None
         column = self._tokens.column("example").to_numpy()
         starts, stops = np.searchsorted(column, numbers), np.searchsorted(column, numbers, side="right")
@@ -137,79 +178,75 @@ class FolderStore:
         Raises:
             StoreError: naming all files that are missing, truncated or changed.
         """
-        damaged = [(path, damage) for shard in self.manifest.shards for path, sha256 in self._files(shard) if (damage := find_damage(path, sha256))]
-        try:
-            _ = read_table(self.folder / "examples.parquet")
-        except (OSError, pa.ArrowException) as err:
-            damaged.append((self.folder / "examples.parquet", str(err)))
+        from sparselight.store.check import damaged_files
+
+        damaged = damaged_files(self)
         if damaged:
-            raise self._damaged(damaged)
+            raise self.damage_error(damaged)
+
+    def damage_error(self, damaged: dict[str, str]) -> StoreError:
+        """The user-facing form of damage, by file."""
+        names = " and ".join(damaged)
+        return StoreError(
+            asked=f"read the store {self.location}", why="; ".join(f"{name} is damaged: {damage}" for name, damage in damaged.items()),
+            instead=f"run `sparselight store repair {self.location}`, or delete {names} there and run the same harvest again: "
+            "it makes only what is missing or damaged",
+        )
+
+    def parts(self) -> list[StorePart]:
+        """What the store was put together from; stores of version 1 are one part whose example table has no checksum."""
+        manifest = self.manifest
+        return manifest.parts or [StorePart(
+            corpus_fingerprint=manifest.corpus_fingerprint, first_example=0, n_examples=manifest.n_examples, n_shards=len(manifest.shards),
+            shard_tokens=0, examples="examples.parquet", examples_sha256="",
+        )]
+
+    def _check_request(self, rows: Int[np.ndarray, " row"], site: str) -> Int[np.ndarray, " row"]:
+        if site not in self.manifest.sites:
+            raise StoreError(asked=f"read {site} from the store {self.location}", why="that site is not in it", instead=nearest(site, self.manifest.sites))
+        rows = np.asarray(rows, dtype=np.int64)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < self.n_tokens:
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of a store with {self.n_tokens} rows")
+        return rows
 
     @functools.cached_property
     def _tokens(self) -> pa.Table:
-        files = [self._files(shard)[1] for shard in self.manifest.shards]
-        for path, sha256 in files:
-            self._check(path, sha256)
-        return pa.concat_tables([read_table(path) for path, _ in files]).combine_chunks()
+        return pa.concat_tables(
+            [self.table(tokens_name(shard.name), shard.tokens_sha256, shard.tokens_bytes) for shard in self.manifest.shards]).combine_chunks()
 
     @functools.cached_property
     def _examples(self) -> pa.Table:
-        path = self.folder / "examples.parquet"
+        return pa.concat_tables([self.table(part.examples, part.examples_sha256, 0) for part in self.parts()]).combine_chunks()
+
+    def table(self, name: str, sha256: str, n_bytes: int) -> pa.Table:
+        """A Parquet table of the store, compared with its checksum where there is one.
+
+        Raises:
+            StoreError: when it is missing or damaged, or a remote one finds no room in the cache.
+        """
+        path: Path | None = self.folder / name
+        if self.remote is not None:
+            assert self._cache is not None
+            path = self._cache.get(self.remote, name, sha256, n_bytes or self.remote.sizes().get(name, 0))
+            if path is None:
+                raise StoreError(asked=f"read {self.location}/{name}", why=f"it finds no room in a cache of {self._cache.max_bytes} bytes",
+                                 instead="set SPARSELIGHT_CACHE_BYTES higher")
+        assert path is not None
+        damage = find_damage(path, sha256) if sha256 and self.remote is None else ""
+        if damage:
+            raise self.damage_error({name: damage})
         try:
             return read_table(path)
         except (OSError, pa.ArrowException) as err:
-            raise self._damaged([(path, str(err))]) from None
+            raise self.damage_error({name: str(err)}) from None
+
+    def number_of(self) -> dict[str, int]:
+        """The number of each example by its id."""
+        return self._number_of
 
     @functools.cached_property
     def _number_of(self) -> dict[str, int]:
         return dict(zip(self._examples.column("id").to_pylist(), self._examples.column("example").to_pylist(), strict=True))
-
-    def _open_map(self, shard: int, site: str) -> np.ndarray:
-        path, sha256 = self._files(self.manifest.shards[shard])[0]
-        self._check(path, sha256)
-        return map_tensor(path, read_header(path)[site])
-
-    def _files(self, shard: Shard) -> tuple[tuple[Path, str], tuple[Path, str]]:
-        paths = shard_paths(self.folder, shard.name)
-        return (paths.activations, shard.sha256), (paths.tokens, shard.tokens_sha256)
-
-    def _check(self, path: Path, sha256: str) -> None:
-        try:
-            stat = path.stat()
-            key = (str(path.resolve()), stat.st_mtime_ns, stat.st_size, sha256)
-            if key in _checked:
-                return
-        except OSError:
-            key = None
-        damage = find_damage(path, sha256)
-        if damage:
-            raise self._damaged([(path, damage)])
-        assert key is not None
-        _checked.add(key)
-
-    def _damaged(self, files: Sequence[tuple[Path, str]]) -> StoreError:
-        names = " and ".join(path.name for path, _ in files)
-        return StoreError(
-            asked=f"read the store {self.folder}", why="; ".join(f"{path.name} is damaged: {damage}" for path, damage in files),
-            instead=f"delete {names} there and run the same harvest again: it makes only what is missing or damaged",
-        )
-
-
-def find_damage(path: Path, sha256: str) -> str:
-    """What is wrong with a file of which the checksum is known, or nothing."""
-    try:
-        found = sha256_file(path)
-        if found == sha256:
-            return ""
-        if path.suffix == ".safetensors":
-            read_header(path)
-    except FileNotFoundError:
-        return "it is missing"
-    except OSError as err:
-        return err.strerror or str(err)
-    except ValueError as err:
-        return f"{err} (SHA-256 {found}, expected {sha256})"
-    return f"its SHA-256 is {found}, expected {sha256}"
 
 
 def read_table(path: Path) -> pa.Table:

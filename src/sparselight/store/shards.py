@@ -1,0 +1,158 @@
+"""Reads rows out of one shard file: a local one through a mapping or by single reads, a remote one by ranges of bytes.
+
+Pages that are touched through a mapping count as the process's own, so a reader keeps mappings up to a bound (fetch.py) and reads the
+rest. Rows that are not in the page cache are announced to the kernel first: it then fetches them side by side, not one after the other.
+"""
+
+import contextlib
+import errno
+import mmap
+import os
+import weakref
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Int
+
+from sparselight.store.place import Remote
+from sparselight.store.tensors import NUMPY, Region, parse_header, read_header
+
+N_PROBES = 3  # pages that are looked up in the page cache before a read
+RANGE_GAP_BYTES = 1 << 16  # nearer ranges of a remote file are fetched as one: the bytes between cost less than a request
+
+
+class Chosen(NamedTuple):
+    """Rows of one shard, ascending, and whether they are one unbroken run."""
+
+    rows: Int[np.ndarray, " row"]
+    is_run: bool
+
+
+class ShardFile(Protocol):
+    """One shard's activations."""
+
+    def regions(self) -> dict[str, Region]: ...
+    def advise(self, region: Region, chosen: Chosen) -> None: ...
+    def take(self, wanted: list[tuple[Region, np.ndarray]], chosen: Chosen) -> None: ...
+
+
+class LocalShard:
+    """A shard in a local file.
+
+    Args:
+        keep_map: map the file once and for all; else rows are read into memory one by one, which costs more a row and no memory.
+        keep_open: keep a file descriptor.
+    """
+
+    def __init__(self, path: Path, keep_map: bool = False, keep_open: bool = False):
+        self.path = path
+        self._map: mmap.mmap | None = None
+        self._descriptor: int | None = None
+        if keep_open or keep_map:
+            self._descriptor = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._descriptor)
+        if keep_map and self._descriptor is not None:
+            with contextlib.suppress(OSError):  # no room in the address space: rows are then read one by one
+                self._map = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
+        if self._map is not None and hasattr(mmap, "MADV_RANDOM"):
+            self._map.madvise(mmap.MADV_RANDOM)  # no reading ahead of rows that nobody asked for
+
+    def regions(self) -> dict[str, Region]:
+        return read_header(self.path)
+
+    def advise(self, region: Region, chosen: Chosen) -> None:
+        """Ask the kernel for rows that are not in the page cache; returns at once."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        with self._opened() as descriptor:
+            if not _is_cached(descriptor, region, chosen.rows):
+                for start, end in runs(region, chosen.rows, mmap.PAGESIZE):
+                    os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_WILLNEED)
+
+    def take(self, wanted: list[tuple[Region, np.ndarray]], chosen: Chosen) -> None:
+        """Copy the chosen rows of each region into the array beside it."""
+        with self._opened() as descriptor:
+            if self._map is not None and os.fstat(descriptor).st_size < len(self._map):  # touching pages that are gone would end the process
+                raise ValueError(f"it is truncated: it has {os.fstat(descriptor).st_size} of {len(self._map)} bytes")
+            for region, out in wanted:
+                if self._map is not None and not chosen.is_run:
+                    n_values = region.shape[0] * region.row_bytes // NUMPY[region.dtype].itemsize
+                    stored = np.frombuffer(self._map, NUMPY[region.dtype], n_values, region.offset_bytes).reshape(region.shape)
+                    np.take(stored, chosen.rows, axis=0, out=out, mode="clip")  # "clip" writes to `out` without a buffer between
+                else:
+                    _read_ranges(descriptor, memoryview(out).cast("B"), runs(region, chosen.rows, 0))  # type: ignore[arg-type]
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int]:
+        if self._descriptor is not None:
+            yield self._descriptor
+            return
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+class RangedShard:
+    """A shard in a remote file, read by ranges."""
+
+    def __init__(self, remote: Remote, name: str):
+        self.remote, self.name = remote, name
+
+    def regions(self) -> dict[str, Region]:
+        [length] = self.remote.ranges(self.name, [0], [8])
+        [text] = self.remote.ranges(self.name, [8], [8 + min(int.from_bytes(length, "little"), 1 << 24)])
+        return parse_header(text)
+
+    def advise(self, region: Region, chosen: Chosen) -> None:
+        """Nothing: take() already asks for all ranges at once."""
+
+    def take(self, wanted: list[tuple[Region, np.ndarray]], chosen: Chosen) -> None:
+        """Copy the chosen rows of each region into the array beside it."""
+        spans = [list(runs(region, chosen.rows, RANGE_GAP_BYTES)) for region, _ in wanted]
+        flat = [span for found in spans for span in found]
+        contents = iter(self.remote.ranges(self.name, [start for start, _ in flat], [end for _, end in flat]))
+        for (region, out), found in zip(wanted, spans, strict=True):
+            done = 0
+            for start, end in found:
+                stored = np.frombuffer(next(contents), NUMPY[region.dtype]).reshape(-1, *region.shape[1:])
+                first, last = (start - region.offset_bytes) // region.row_bytes, (end - region.offset_bytes) // region.row_bytes
+                own = chosen.rows[done:np.searchsorted(chosen.rows, last)] - first
+                np.take(stored, own, axis=0, out=out[done:done + len(own)], mode="clip")
+                done += len(own)
+
+
+def runs(region: Region, rows: Int[np.ndarray, " row"], gap_bytes: int) -> Iterable[tuple[int, int]]:
+    """The byte ranges [start, end) that hold ascending rows; ranges nearer than `gap_bytes` are one."""
+    starts = region.offset_bytes + rows * region.row_bytes
+    breaks = np.flatnonzero(np.diff(starts) > gap_bytes + region.row_bytes) + 1
+    firsts = starts[np.concatenate([[0], breaks])]
+    ends = starts[np.concatenate([breaks - 1, [len(rows) - 1]])] + region.row_bytes
+    return zip(firsts.tolist(), ends.tolist(), strict=True)
+
+
+def _read_ranges(descriptor: int, memory: memoryview, ranges: Iterable[tuple[int, int]]) -> None:
+    """Fill memory with the bytes of the ranges, one after the other."""
+    done = 0
+    for start, end in ranges:
+        while start < end:
+            n_read = os.preadv(descriptor, [memory[done:done + end - start]], start)
+            if not n_read:
+                raise ValueError(f"it is truncated: it has no bytes {start} to {end}")
+            start, done = start + n_read, done + n_read
+
+
+def _is_cached(descriptor: int, region: Region, rows: Int[np.ndarray, " row"]) -> bool:
+    """Whether a few of the rows are all in the page cache; yes where the system cannot tell."""
+    if not hasattr(os, "RWF_NOWAIT"):
+        return True
+    byte = [bytearray(1)]
+    for row in rows[::-(-len(rows) // N_PROBES)].tolist():
+        try:
+            os.preadv(descriptor, byte, region.offset_bytes + row * region.row_bytes, os.RWF_NOWAIT)
+        except OSError as err:
+            return err.errno != errno.EAGAIN
+    return True
