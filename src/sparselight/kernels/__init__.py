@@ -1,9 +1,9 @@
-"""Sparse operations on activations: selection, encoding, decoding, dead latents, each with a slow dense twin.
+"""Sparse operations on activations: encoding, decoding, gradients, the optimizer's step, each with a slow dense twin.
 
-Owns: the numerics of k-sparse codes and their gradients, and the table of implementations. Knows nothing of SAEs or training.
+Owns: the numerics of k-sparse codes and the table of implementations. Knows nothing of SAEs or training.
 """
 
 from sparselight.kernels.dispatch import BACKENDS, Backend, kernels, use_backend
-from sparselight.kernels.selection import Selected, Selection
+from sparselight.kernels.selection import AnySelection, DenseSelection, Selected, Selection, WeightGradients
 
-__all__ = ["BACKENDS", "Backend", "Selected", "Selection", "kernels", "use_backend"]
+__all__ = ["BACKENDS", "AnySelection", "Backend", "DenseSelection", "Selected", "Selection", "WeightGradients", "kernels", "use_backend"]

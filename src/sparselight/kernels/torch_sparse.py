@@ -1,143 +1,134 @@
-"""Fast kernels in pure PyTorch: selection by a warm-started threshold, and products with sparse codes by embedding_bag.
+"""Products with sparse codes, their gradients and the optimizer in pure PyTorch; the slow truth is ref.py.
 
-Only the k-sparse entries are touched after the encoder product: decoding is a bag of decoder rows a token (CSR), both weight
-gradients are a bag of token rows a latent (CSC, so no atomics and the same sum order every time). Beside `pre` nothing of size
-[token latent] is made. The slow truth is ref.py.
+Decoding is a bag of decoder rows a token (CSR), a weight gradient a bag of token rows a latent (CSC, so no atomics and the same order of
+sums every time). Nothing of size [token latent] is made, but for an SAE that is not sparse yet (DenseSelection): then plain products.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
+from torch.optim.adamw import adamw
 
-from sparselight.kernels.selection import Selected, Selection
+from sparselight.kernels.selection import AnySelection, DenseSelection, Selection, WeightGradients
 
-HINT_MARGIN = 0.95  # candidates start this far under the last cutoff: a step moves it by about a percent
-SAMPLE_ENTRIES = 1 << 16
-CHUNK_ENTRIES = 1 << 20  # of pre scanned at once: the comparison's result stays in cache
-
-
-def select_batch_topk(pre: Float[Tensor, "token latent"], n_keep: int, hint: float | None = None) -> Selected:
-    """The n_keep largest positive entries of the whole matrix, fewer when fewer are positive.
-
-    Exact: candidates are all entries above a floor, which is lowered until there are n_keep of them or it is 0. Among equal
-    entries those at the lowest flat position are kept.
-
-    Args:
-        hint: a cutoff near the expected one (the last step's); it changes the time taken, never the result.
-    """
-    floor = _sampled_floor(pre, n_keep) if hint is None else max(0.0, hint * HINT_MARGIN)
-    positions = _positions_above(pre, floor)
-    while len(positions) < n_keep and floor > 0:
-        floor = min(floor / 2, _sampled_floor(pre, 2 * n_keep))
-        if floor < 1e-6:
-            floor = 0.0
-        positions = _positions_above(pre, floor)
-    values = pre.view(-1)[positions]
-    if len(values) > n_keep:
-        keep = _largest(values, n_keep)
-        positions, values = positions[keep], values[keep]
-    return Selected(Selection.from_flat(positions, *pre.shape), values)
+ROWS_AT_ONCE = 1 << 22  # elements of the gathered decoder rows held at once
 
 
-def select_above(pre: Float[Tensor, "token latent"], threshold: Float[Tensor, " latent"]) -> Selected:
-    """All positive entries above their latent's threshold."""
-    positions = _positions_above(pre, threshold.clamp(min=0))
-    return Selected(Selection.from_flat(positions, *pre.shape), pre.view(-1)[positions])
+def decode(
+    values: Float[Tensor, " entry"], selection: AnySelection, W_dec: Float[Tensor, "latent d_out"], ends: Sequence[int],
+) -> Float[Tensor, "group token d_out"]:
+    values = values.detach()
+    if isinstance(selection, DenseSelection):
+        starts = [0, *ends[:-1]]
+        return torch.stack([values[:, start:end] @ W_dec[start:end] for start, end in zip(starts, ends, strict=True)]).cumsum_(0)
+    x_hats = W_dec.new_empty(len(ends), selection.n_tokens, W_dec.shape[1])
+    for group, x_hat in zip(groups(selection, ends), x_hats, strict=True):
+        weights = values if group is None else values * group
+        x_hat.copy_(_bags(W_dec, selection.latents.long(), selection.indptr, weights))
+    return x_hats.cumsum_(0) if len(ends) > 1 else x_hats
 
 
-def sparse_encode(
-    x: Float[Tensor, "token d_in"], W_enc: Float[Tensor, "d_in latent"], b_enc: Float[Tensor, " latent"], selected: Selected,
+def decode_gradient(
+    grad: Float[Tensor, "group token d_out"], selection: AnySelection, W_dec: Float[Tensor, "latent d_out"], ends: Sequence[int],
 ) -> Float[Tensor, " entry"]:
-    """The selected pre-activations x @ W_enc + b_enc, with their gradients."""
-    return _SparseEncode.apply(x, W_enc, b_enc, selected.selection, selected.values)
+    later = suffix_sums(grad)
+    if isinstance(selection, DenseSelection):
+        starts = [0, *ends[:-1]]
+        return torch.cat([part @ W_dec[start:end].T for part, start, end in zip(later, starts, ends, strict=True)], 1)
+    found = W_dec.new_zeros(len(selection.latents))
+    for group, part in zip(groups(selection, ends), later, strict=True):
+        dots = _row_dots(part.contiguous(), W_dec, selection)
+        found += dots if group is None else dots * group
+    return found
 
 
-def sparse_decode(values: Float[Tensor, " entry"], selection: Selection, W_dec: Float[Tensor, "latent d_in"]) -> Float[Tensor, "token d_in"]:
-    """x_hat = z @ W_dec for sparse z, with its gradients."""
-    return _SparseDecode.apply(values, W_dec, selection)
+def weight_gradients(
+    x: Float[Tensor, "token d_in"], grad_x_hat: Float[Tensor, "group token d_out"], values: Float[Tensor, " entry"], grad_pre: Float[Tensor, " entry"],
+    selection: AnySelection, ends: Sequence[int], into: WeightGradients,
+) -> None:
+    values, later = values.detach(), suffix_sums(grad_x_hat)
+    if isinstance(selection, DenseSelection):
+        starts = [0, *ends[:-1]]
+        W_dec = torch.cat([values[:, start:end].T @ part for part, start, end in zip(later, starts, ends, strict=True)])
+        _give(into, grad_pre.T @ x, grad_pre.sum(0), W_dec)
+        return
+    order, bounds = selection.by_latent
+    tokens, by_latent = selection.tokens[order], grad_pre[order]
+    W_dec = torch.zeros_like(into.W_dec)
+    for group, part in zip(groups(selection, ends), later, strict=True):
+        W_dec += _bags(part, tokens, bounds, (values if group is None else values * group)[order])
+    _give(into, _bags(x, tokens, bounds, by_latent), torch.segment_reduce(by_latent, "sum", offsets=bounds, initial=0), W_dec)
 
 
-class _SparseEncode(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, W_enc: Tensor, b_enc: Tensor, selection: Selection, values: Tensor) -> Tensor:  # noqa: ARG004
-        ctx.save_for_backward(x, W_enc)
-        ctx.selection = selection
-        return values.view_as(values)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
-        x, W_enc = ctx.saved_tensors
-        selection: Selection = ctx.selection
-        order, bounds = selection.by_latent
-        by_latent = grad[order]
-        grad_W = _bags(x, selection.tokens[order], bounds, by_latent).T
-        grad_b = torch.segment_reduce(by_latent, "sum", offsets=bounds, initial=0)
-        grad_x = _bags(W_enc.T, selection.latents, selection.indptr, grad) if ctx.needs_input_grad[0] else None
-        return grad_x, grad_W, grad_b, None, None
+def nearest_in_chunk(rows: Float[Tensor, "latent d_out"], order: Int[Tensor, " latent"], chunk: int) -> Int[Tensor, " latent"]:
+    partner = torch.arange(len(rows), device=rows.device)
+    for members in order.split(chunk):
+        if len(members) == 1:
+            continue
+        chosen = rows[members]
+        step = max(1, ROWS_AT_ONCE // len(members))
+        for first in range(0, len(members), step):
+            cosines = chosen[first : first + step] @ chosen.T
+            cosines.diagonal(first).fill_(-torch.inf)
+            partner[members[first : first + step]] = members[cosines.argmax(1)]
+    return partner
 
 
-class _SparseDecode(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, W_dec: Tensor, selection: Selection) -> Tensor:
-        ctx.save_for_backward(values, W_dec)
-        ctx.selection = selection
-        return _bags(W_dec, selection.latents, selection.indptr, values)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        values, W_dec = ctx.saved_tensors
-        selection: Selection = ctx.selection
-        grad, grad_values, grad_W = grad.contiguous(), None, None
-        if ctx.needs_input_grad[0]:  # the dot products grad[token] . W_dec[latent], none of the gathered rows written out
-            grad_values = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-                grad, W_dec, selection.latents, selection.indptr[:-1], selection.tokens, 0, -1,
-            )
-        if ctx.needs_input_grad[1]:
-            order, bounds = selection.by_latent
-            grad_W = _bags(grad, selection.tokens[order], bounds, values[order])
-        return grad_values, grad_W, None
+def adam_step(
+    param: Float[Tensor, "..."], grad: Float[Tensor, "..."], exp_avg: Float[Tensor, "..."], exp_avg_sq: Float[Tensor, "..."], *, lr: float,
+    betas: tuple[float, float], eps: float, weight_decay: float, step: int, grad_scale: float, unit_rows: bool, cache: dict[str, Any] | None = None,  # noqa: ARG001
+) -> None:
+    if unit_rows:
+        grad = grad.addcmul(torch.linalg.vecdot(grad, param).unsqueeze(1), param, value=-1)
+    before = torch.tensor(float(step - 1), device=param.device)
+    adamw([param], [grad], [exp_avg], [exp_avg_sq], [], [before], fused=True, amsgrad=False, beta1=betas[0], beta2=betas[1], lr=lr,
+          weight_decay=weight_decay, eps=eps, maximize=False, grad_scale=torch.tensor(1 / grad_scale, device=param.device))
+    if unit_rows:
+        param.div_(torch.linalg.vector_norm(param, dim=1, keepdim=True).clamp_(min=torch.finfo(param.dtype).tiny))
 
 
-def _bags(rows: Float[Tensor, "row d_in"], indices: Int[Tensor, " entry"], bounds: Int[Tensor, " bag_plus_1"], weights: Float[Tensor, " entry"]) -> Tensor:
+def grad_square(param: Float[Tensor, "..."], grad: Float[Tensor, "..."], unit_rows: bool) -> float:
+    if not unit_rows:
+        return float(torch.linalg.vector_norm(grad, dtype=torch.float64).square())
+    squares = torch.linalg.vector_norm(grad, dim=1, dtype=torch.float64).square()
+    along, length = torch.linalg.vecdot(grad, param).double(), torch.linalg.vecdot(param, param).double()
+    return max(0.0, float((squares - along.square() * (2 - length)).sum()))  # ||g - (g.w) w||^2, for any ||w||
+
+
+def groups(selection: Selection, ends: Sequence[int]) -> list[Float[Tensor, " entry"] | None]:
+    """For each nested group 1 where an entry's latent is new in it, else 0; None for the only group, which holds all."""
+    if len(ends) == 1:
+        return [None]
+    group = torch.bucketize(selection.latents, torch.tensor(ends, device=selection.latents.device, dtype=torch.int32), right=True)
+    return [(group == n).float() for n in range(len(ends))]
+
+
+def suffix_sums(grad: Float[Tensor, "group token d_out"]) -> Float[Tensor, "group token d_out"]:
+    """What a latent that is new in a group adds to it and to all later ones."""
+    return grad if len(grad) == 1 else grad.flip(0).cumsum(0).flip(0)
+
+
+def _row_dots(left: Float[Tensor, "token d_out"], W_dec: Float[Tensor, "latent d_out"], selection: Selection) -> Float[Tensor, " entry"]:
+    """left[token] . W_dec[latent] at every entry."""
+    if left.device.type == "cpu" and left.dtype == torch.float32 and len(selection.latents):  # none of the gathered rows is written out
+        return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+            left, W_dec, selection.latents.long(), selection.indptr[:-1], selection.tokens, 0, -1)
+    step = max(1, ROWS_AT_ONCE // left.shape[1])
+    pairs = zip(selection.tokens.split(step), selection.latents.split(step), strict=True)
+    return torch.cat([left.new_zeros(0), *(torch.linalg.vecdot(left[tokens], W_dec[latents]) for tokens, latents in pairs)])
+
+
+def _bags(rows: Float[Tensor, "row d"], indices: Int[Tensor, " entry"], bounds: Int[Tensor, " bag_plus_1"], weights: Float[Tensor, " entry"]) -> Tensor:
     """Weighted sums of rows, one a bag."""
     if not len(rows) or not len(indices):
         return rows.new_zeros(len(bounds) - 1, rows.shape[1])
-    return embedding_bag(indices, rows.contiguous(), bounds, mode="sum", per_sample_weights=weights, include_last_offset=True)
+    return embedding_bag(indices, rows.contiguous(), bounds, mode="sum", per_sample_weights=weights.to(rows.dtype), include_last_offset=True)
 
 
-def _largest(values: Float[Tensor, " entry"], n_keep: int) -> Int[Tensor, " kept"]:
-    """Indices, ascending, of the n_keep largest values; among equal ones the first."""
-    if n_keep == 0:
-        return torch.empty(0, dtype=torch.int64, device=values.device)
-    cut = values.kthvalue(len(values) - n_keep + 1).values
-    keep = values > cut
-    ties = (values == cut).nonzero()[:, 0]
-    keep[ties[: n_keep - int(keep.sum())]] = True
-    return keep.nonzero()[:, 0]
-
-
-def _sampled_floor(pre: Float[Tensor, "token latent"], n_keep: int) -> float:
-    """A floor that about 1.5 n_keep entries exceed, judged from evenly spaced ones; never below 0."""
-    if not pre.numel():
-        return 0.0
-    sample = pre.view(-1)[:: max(1, pre.numel() // SAMPLE_ENTRIES)]
-    rank = round(1.5 * n_keep * len(sample) / pre.numel()) + 8
-    return max(0.0, float(sample.kthvalue(len(sample) - rank + 1).values)) if rank <= len(sample) else 0.0
-
-
-def _positions_above(pre: Float[Tensor, "token latent"], floor: float | Float[Tensor, " latent"]) -> Int[Tensor, " entry"]:
-    """Flat positions, ascending, of the entries above a floor."""
-    if pre.device.type != "cpu":
-        return (pre > floor).view(-1).nonzero()[:, 0]
-    # numpy's scan is several times as fast as torch's on a CPU
-    matrix, bound = pre.detach().numpy(), floor.numpy() if isinstance(floor, Tensor) else np.asarray(floor, dtype=pre.detach().numpy().dtype)
-    step = max(1, CHUNK_ENTRIES // max(1, matrix.shape[1]))
-    parts = [np.flatnonzero(matrix[start : start + step] > bound) + start * matrix.shape[1] for start in range(0, len(matrix), step)]
-    return torch.from_numpy(np.concatenate(parts) if parts else np.empty(0, dtype=np.int64))
+def _give(into: WeightGradients, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor) -> None:
+    for buffer, grad in ((into.W_enc, W_enc), (into.b_enc, b_enc), (into.W_dec, W_dec)):
+        buffer.copy_(grad) if into.fresh else buffer.add_(grad)
