@@ -1,6 +1,7 @@
 """SAE folders: what is written reads back exactly, foreign ones read where they can, damaged ones are refused by name."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +10,25 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sparselight.errors import SaeError
-from sparselight.records import SaeRecord, SubjectRef, TokenPolicy
+from sparselight.records import SaeRecord
 from sparselight.sae import Sae, initialize, load_sae, save_sae, save_stitched
 
 X = torch.randn(30, 5, generator=torch.Generator().manual_seed(0))
 
 
+FORMS: dict[str, dict[str, Any]] = {  # and what each is called on disk
+    "jumprelu": {}, "topk": {"k": 3}, "jumprelu_transcoder": {"subtract_b_dec": False, "d_out": 4},
+    "jumprelu_skip_transcoder": {"subtract_b_dec": False, "d_out": 4, "skip": True},
+    "sparselight_topk_transcoder": {"subtract_b_dec": False, "d_out": 4, "k": 3},
+    "sparselight_topk_skip_transcoder": {"subtract_b_dec": False, "d_out": 4, "k": 3, "skip": True},
+}
+
+
 @pytest.fixture
-def saved(tmp_path: Path) -> tuple[Sae, Path]:
+def saved(tmp_path: Path, record_of: Callable[..., SaeRecord]) -> tuple[Sae, Path]:
     sae = initialize(Sae(5, 12), torch.linspace(-1, 1, 5), torch.Generator().manual_seed(1))
     sae.threshold.copy_(torch.linspace(0, 0.5, 12))
-    subject = SubjectRef(name="tiny", fingerprint="f", token_policy=TokenPolicy(prepend_bos=True, context_tokens=64))
-    record = SaeRecord(
-        architecture="batch_topk", role="base", site="model.layers.1:output", subject=subject, store_fingerprint="s", d_in=5, n_latents=12, k=2, l0=2.1,
-        n_dead=1, dead_after_tokens=100, n_tokens_seen=1000, normalization="n", loss_scale="l", config={})
-    save_sae(sae, record, tmp_path / "sae")
+    save_sae(sae, record_of(sae, site="model.layers.1:output", k=2, l0=2.1), tmp_path / "sae")
     return sae, tmp_path / "sae"
 
 
@@ -64,6 +69,65 @@ def test_cfg_is_saelens(saved: tuple[Sae, Path]) -> None:
         "exclude_special_tokens": True, "training_architecture": "batchtopk", "l0": 2.1, "num_dead_features": 1}
 
 
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_comes_back_bit_for_bit(name: str, tmp_path: Path, random_sae: Callable[..., Sae], record_of: Callable[..., SaeRecord]) -> None:
+    sae = random_sae(5, 12, **FORMS[name])
+    transcoder = "transcoder" in name
+    record = record_of(sae, target_site="model.layers.2:output" if transcoder else None, topk_threshold=0.7 if sae.k else None)
+    save_sae(sae, record, tmp_path / "sae")
+    cfg = json.loads((tmp_path / "sae" / "cfg.json").read_text())
+    assert cfg["architecture"] == name
+    assert (cfg.get("d_out"), cfg.get("k")) == (4 if transcoder else None, 3 if sae.k else None)
+    assert ("not_in_saelens" in cfg["metadata"]) == name.startswith("sparselight")
+    assert cfg["metadata"].get("hf_hook_name_out") == ("model.layers.2" if transcoder else None)
+    loaded = load_sae(tmp_path / "sae")
+    assert loaded.weights_hash() == sae.weights_hash()
+    assert torch.equal(loaded.reconstruct(X), sae.reconstruct(X))
+    assert (loaded.k, loaded.d_out, loaded.record) == (sae.k, sae.d_out, record)
+    assert loaded.W_enc.stride() == sae.W_enc.stride()
+
+
+def test_a_transcoder_between_equal_widths_is_one_by_its_record(tmp_path: Path, random_sae: Callable[..., Sae], record_of: Callable[..., SaeRecord]) -> None:
+    sae = random_sae(5, 12, subtract_b_dec=False)
+    save_sae(sae, record_of(sae, target_site="resid_post.2"), tmp_path / "sae")
+    assert json.loads((tmp_path / "sae" / "cfg.json").read_text())["architecture"] == "jumprelu_transcoder"
+    assert load_sae(tmp_path / "sae").weights_hash() == sae.weights_hash()
+
+
+def test_records_of_earlier_versions_read(saved: tuple[Sae, Path]) -> None:
+    path = saved[1] / "sparselight.json"
+    record = json.loads(path.read_text())
+    for name in ("target_site", "topk_threshold", "notes"):
+        del record[name]
+    path.write_text(json.dumps(record))
+    assert load_sae(saved[1]).record == saved[0].record
+
+
+def test_gated_folder_of_saelens_is_folded(saved: tuple[Sae, Path], random_sae: Callable[..., Sae]) -> None:
+    _, folder = saved
+    sae, (b_gate, b_mag, r_mag) = random_sae(5, 12), torch.randn(3, 12, generator=torch.Generator().manual_seed(3))
+    edit_cfg(folder, architecture="gated")
+    save_file({"W_enc": sae.W_enc.contiguous(), "W_dec": sae.W_dec, "b_dec": sae.b_dec, "b_gate": b_gate, "b_mag": b_mag, "r_mag": r_mag},
+              folder / "sae_weights.safetensors")
+    product = (X - sae.b_dec) @ sae.W_enc
+    z = (product + b_gate > 0) * (r_mag.exp() * product + b_mag).relu()
+    torch.testing.assert_close(load_sae(folder).encode(X).to_dense(), z)
+
+
+def test_topk_by_activation_times_decoder_norm_is_normalized(saved: tuple[Sae, Path], random_sae: Callable[..., Sae]) -> None:
+    """SAELens' rescale_acts_by_decoder_norm: what is ranked, and given out, is pre * |w|; what is decoded is that / |w|."""
+    _, folder = saved
+    sae = random_sae(5, 12)
+    sae.W_dec.mul_(torch.linspace(0.2, 3, 12).unsqueeze(1))
+    edit_cfg(folder, architecture="topk", k=2, rescale_acts_by_decoder_norm=True)
+    save_file({name: tensor for name, tensor in sae.tensors().items() if name != "threshold"}, folder / "sae_weights.safetensors")
+    top = (sae.pre_activations(X) * sae.W_dec.norm(dim=1)).topk(2)
+    z = torch.zeros(30, 12).scatter(1, top.indices, top.values.relu())
+    loaded = load_sae(folder)
+    torch.testing.assert_close(loaded.encode(X).to_dense(), z)
+    torch.testing.assert_close(loaded.reconstruct(X), z / sae.W_dec.norm(dim=1) @ sae.W_dec + sae.b_dec)
+
+
 def test_a_killed_writers_leftovers_go_away(saved: tuple[Sae, Path]) -> None:
     sae, folder = saved
     (folder.parent / ".sae.123.new.tmp").mkdir()
@@ -93,6 +157,13 @@ def test_standard_folder_has_threshold_zero(saved: tuple[Sae, Path]) -> None:
     (lambda f: (f / "cfg.json").write_text("{"), "cfg.json cannot be read"),
     (lambda f: (f / "cfg.json").write_text("[]"), "cfg.json is damaged"),
     (lambda f: edit_cfg(f, architecture="jump_relu"), "architecture is 'jump_relu'.*use 'jumprelu'"),
+    (lambda f: edit_cfg(f, architecture="topk"), "k = None, which is no int"),
+    (lambda f: edit_cfg(f, architecture="topk", k=13), "k = 13 of 12 latents"),
+    (lambda f: edit_cfg(f, architecture="jumprelu_transcoder", apply_b_dec_to_input=False), "d_out = None, which is no int"),
+    (lambda f: edit_cfg(f, architecture="jumprelu_transcoder", d_out=5), "subtract b_dec, which belongs to its output"),
+    (lambda f: edit_cfg(f, architecture="jumprelu_skip_transcoder", apply_b_dec_to_input=False, d_out=5), "with exactly W_dec, W_enc, W_skip, b_dec"),
+    (lambda f: edit_cfg(f, architecture="jumprelu_transcoder", apply_b_dec_to_input=False, d_out=4), r"W_dec has shape \[12, 5\], cfg.json says \[12, 4\]"),
+    (lambda f: edit_cfg(f, architecture="matching_pursuit"), "architecture is 'matching_pursuit'"),
     (lambda f: edit_cfg(f, d_in="5"), "d_in = '5', which is no int"),
     (lambda f: edit_cfg(f, d_in=6), r"W_dec has shape \[12, 5\], cfg.json says \[12, 6\]"),
     (lambda f: edit_cfg(f, normalize_activations="layer_norm"), "normalize_activations = 'layer_norm'"),

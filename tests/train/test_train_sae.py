@@ -1,61 +1,23 @@
 """Whole trainings on small planted data."""
 
-import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from jaxtyping import Float
+from planted import OUT_SITE, SITE, SUBJECT, MemoryStore, directions, fvu, planted, two_sites
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from sparselight.errors import ConfigError, RunError, StoreError, TrainingError
 from sparselight.files import folder_lock
-from sparselight.records import StoreManifest, SubjectRef, TokenPolicy
-from sparselight.sae import Sae, initialize, load_sae, stitch
+from sparselight.sae import ARCHITECTURES, Sae, initialize, load_sae, stitch
+from sparselight.store import LiveStore
+from sparselight.testing import tiny_corpus, tiny_subject
 from sparselight.train import TrainConfig, train_sae, training
-
-SITE = "resid_post.1"
-SUBJECT = SubjectRef(name="planted", fingerprint="p", token_policy=TokenPolicy(prepend_bos=True, context_tokens=64))
-
-
-class MemoryStore:
-    """Activations in memory, as a Store."""
-
-    def __init__(self, x: Float[Tensor, "token d_in"]):
-        self.x, self.n_tokens = x, len(x)
-        self.manifest = StoreManifest(
-            subject=SUBJECT, corpus_fingerprint="c", sites={SITE: x.shape[1]}, dtype="float32", shards=[], n_tokens=len(x), n_examples=1, harvest_s=0)
-
-    @property
-    def fingerprint(self) -> str:
-        return hashlib.sha256(self.x.numpy().tobytes()).hexdigest()
-
-    def read(self, rows: np.ndarray, site: str) -> Float[Tensor, "token d_in"]:
-        if site not in self.manifest.sites:
-            raise StoreError(asked=f"read {site}", why="that site is not in it", instead="another")
-        return self.x[torch.from_numpy(rows)].clone()
-
-
-def directions(n: int = 48, d_in: int = 32, seed: int = 0) -> Float[Tensor, "latent d_in"]:
-    return normalize(torch.randn(n, d_in, generator=torch.Generator().manual_seed(seed)))
-
-
-def planted(D: Tensor, n: int, seed: int) -> Float[Tensor, "token d_in"]:
-    """Each row a sum of about 4 of the directions with amplitudes 3 to 9, off center."""
-    generator = torch.Generator().manual_seed(seed)
-    active = torch.rand(n, len(D), generator=generator) < 4 / len(D)
-    return (active * (3 + 6 * torch.rand(n, len(D), generator=generator))) @ D + torch.linspace(-5, 5, D.shape[1])
-
 
 CONFIG = TrainConfig(n_latents=64, k=4, n_tokens=300_000, batch_tokens=512, lr=3e-3, dead_after_tokens=20_000)
 SHORT = TrainConfig(n_latents=64, k=4, n_tokens=4096, batch_tokens=256)
-
-
-def fvu(sae: Sae, x: Tensor) -> float:
-    return float((sae.reconstruct(x) - x).square().sum() / (x - x.mean(0)).square().sum())
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +82,8 @@ def test_residual_sae_finds_what_the_base_lacks(base_run: tuple[Sae, Path], tmp_
 
 def test_dead_latents_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """40 of 64 latents begin with a bias that keeps them out of every selection; only the dead latents' loss can raise them."""
-    def handicapped(sae: Sae, b_dec: Tensor | None, generator: torch.Generator) -> Sae:
-        sae = initialize(sae, b_dec, generator)
+    def handicapped(sae: Sae, b_dec: Tensor | None, generator: torch.Generator, tied: bool = True) -> Sae:
+        sae = initialize(sae, b_dec, generator, tied)
         with torch.no_grad():
             sae.b_enc[:40] = -6
         return sae
@@ -129,7 +91,7 @@ def test_dead_latents_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(training, "initialize", handicapped)
     store, dead = MemoryStore(planted(directions(), 10_000, 1)), {}
     for weight in (0.0, 1 / 32):
-        config = CONFIG.model_copy(update={"aux_weight": weight, "n_tokens": 100_000, "dead_after_tokens": 5_000})
+        config = CONFIG.model_copy(update={"objective": CONFIG.objective.model_copy(update={"aux": weight}), "n_tokens": 100_000, "dead_after_tokens": 5_000})
         record = train_sae(store, None, SITE, config, tmp_path / str(weight), SUBJECT).record
         assert record is not None
         dead[weight] = record.n_dead
@@ -139,9 +101,10 @@ def test_dead_latents_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_same_seed_same_weights_other_seed_other_weights(tmp_path: Path) -> None:
     store = MemoryStore(planted(directions(), 2_000, 1))
-    configs = [SHORT.model_copy(update={"seed": seed}) for seed in (0, 0, 1)]
+    configs = [SHORT.model_copy(update=seeds) for seeds in ({}, {}, {"seed": 1}, {"data_seed": 1})]
     hashes = [train_sae(store, None, SITE, config, tmp_path / str(n), SUBJECT).weights_hash() for n, config in enumerate(configs)]
-    assert hashes[0] == hashes[1] != hashes[2]
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 3
 
 
 def test_only_the_chosen_rows_are_read(tmp_path: Path) -> None:
@@ -170,7 +133,7 @@ def test_refusals(tmp_path: Path, base_run: tuple[Sae, Path]) -> None:
     base, _ = base_run
     narrow = planted(directions(d_in=16), 2_000, 1)
     refuse(tmp_path, TrainingError, "the base SAE has d_in = 32, the site 16", narrow, base=base)
-    refuse(tmp_path, StoreError, "not in it", site="resid_post.9")
+    refuse(tmp_path, StoreError, "train on the activations of resid_post.9: that site is not in the store, which holds resid_post.1", site="resid_post.9")
     refuse(tmp_path, StoreError, "train.batch_tokens = 256", planted(directions(), 255, 1))
     refuse(tmp_path, ConfigError, "set train.k to 300: the dictionary has 256 latents", config=TrainConfig(k=300, n_tokens=4096, batch_tokens=256))
     refuse(tmp_path, TrainingError, "the store was made from planted", subject=SUBJECT.model_copy(update={"fingerprint": "q"}))
@@ -184,7 +147,7 @@ def test_refusals(tmp_path: Path, base_run: tuple[Sae, Path]) -> None:
 def test_a_folder_of_another_training_is_refused(tmp_path: Path) -> None:
     x = planted(directions(), 2_000, 1)
     train_sae(MemoryStore(x), None, SITE, SHORT, tmp_path, SUBJECT)
-    refuse(tmp_path, TrainingError, "differs in config", x, SHORT.model_copy(update={"lr": 1e-4}))
+    refuse(tmp_path, TrainingError, r"differs in train\.lr\.", x, SHORT.model_copy(update={"lr": 1e-4}))
     refuse(tmp_path, TrainingError, "differs in store", x + 1)
     refuse(tmp_path, TrainingError, "differs in rows", x, rows=np.arange(1_500))
     train_sae(MemoryStore(x), None, SITE, SHORT.model_copy(update={"checkpoint_every_s": 1.0}), tmp_path, SUBJECT)
@@ -193,3 +156,62 @@ def test_a_folder_of_another_training_is_refused(tmp_path: Path) -> None:
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     with folder_lock(tmp_path, "hold"):
         refuse(tmp_path, RunError, "another process is writing")
+
+
+OBJECTIVES = {"relu": {"l1": 0.01}, "gated": {"l1": 0.01}, "jump_relu": {"l0": 0.005}}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_autocast_is_honored_by_every_architecture(architecture: str, tmp_path: Path) -> None:
+    store, rank = MemoryStore(planted(directions(), 2_000, 1)), {"k": 4} if "k" in ARCHITECTURES[architecture].settings else {}
+    settings = {"architecture": architecture, "n_latents": 64, "n_tokens": 8_192, "batch_tokens": 256, "objective": OBJECTIVES.get(architecture, {}), **rank}
+    full, half = (train_sae(store, None, SITE, TrainConfig.parse({**settings, "autocast": kind}), tmp_path / kind, SUBJECT) for kind in ("none", "bf16"))
+    assert full.weights_hash() != half.weights_hash()
+    assert half.product_dtype is None
+    assert {tensor.dtype for tensor in half.tensors().values()} == {torch.float32}
+    assert fvu(half, store.sites[SITE]) == pytest.approx(fvu(full, store.sites[SITE]), rel=0.1)
+
+
+def test_transcoder_gives_back_another_site(tmp_path: Path) -> None:
+    sites, fresh = two_sites(20_000, 1), two_sites(4_000, 2)
+    found = {}
+    for skip in (False, True):
+        config = CONFIG.model_copy(update={"n_tokens": 150_000, "target_site": OUT_SITE, "skip": skip})
+        sae = train_sae(MemoryStore(sites), None, SITE, config, tmp_path / str(skip), SUBJECT)
+        found[skip] = fvu(sae, fresh[SITE], fresh[OUT_SITE])
+        assert (sae.d_in, sae.d_out, sae.subtract_b_dec) == (32, 20, False)
+    assert found[False] < 0.3
+    assert found[True] < found[False]
+
+
+def test_what_is_written_for_a_refused_training_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    x = planted(directions(), 2_000, 1)
+    refuse(tmp_path, StoreError, "there are only 2000 rows", x, SHORT.model_copy(update={"batch_tokens": 4096}))
+    train_sae(MemoryStore(x), None, SITE, SHORT, tmp_path, SUBJECT)
+
+
+def test_the_log_counts_l0_and_dead_latents_in_tokens(tmp_path: Path) -> None:
+    config = SHORT.model_copy(update={"n_latents": 400, "dead_after_tokens": 1024, "log_every_steps": 1})
+    train_sae(MemoryStore(planted(directions(), 2_000, 1)), None, SITE, config, tmp_path, SUBJECT)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["n_dead"] for line in lines[:4]] == [0, 0, 0, 0]  # nothing can be dead before 1024 tokens were seen
+    assert lines[4]["n_dead"] > 0
+    assert {"step", "tokens", "mse", "aux", "fvu", "l0", "n_dead", "lr", "threshold", "grad_norm", "tokens_per_s"} == lines[-1].keys()
+
+
+def test_a_training_needs_no_disk(tmp_path: Path) -> None:
+    """Activations computed when they are asked for; interrupted and gone on with as on a store."""
+    subject, corpus = tiny_subject(), tiny_corpus(64)
+    store = LiveStore(subject, corpus.examples, [SITE], corpus.fingerprint())
+    config = TrainConfig.parse({"n_latents": 64, "k": 4, "n_tokens": 2_560, "batch_tokens": 128, "checkpoint_every_s": 0.0})
+    whole = train_sae(store, None, SITE, config, tmp_path / "whole", subject.ref())
+
+    def progress(done: float, total: float, note: str = "") -> None:
+        if done == 9 * 128:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_sae(store, None, SITE, config, tmp_path / "again", subject.ref(), progress=progress)
+    assert train_sae(store, None, SITE, config, tmp_path / "again", subject.ref()).weights_hash() == whole.weights_hash()
+    with pytest.raises(StoreError, match="chosen rows without a store"):
+        train_sae(store, np.arange(500), SITE, config, tmp_path / "rows", subject.ref())

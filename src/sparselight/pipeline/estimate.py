@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Share of the probe's matrix speed that a stage reaches, fitted to the stage times of one run (studies/demo/results.json) on the machine named there,
 # whose probe gave 338 GFLOP/s. Only the estimate depends on them; other machines and larger models will differ.
 EFFICIENCY = {"harvest": 0.50, "train": 0.36, "behaviour": 0.39}
-BYTES_PER_VALUE = {"bfloat16": 2, "float16": 2, "float32": 4}
+BYTES_PER_VALUE = {"bfloat16": 2, "float16": 2, "float32": 4, "int8": 1}
 
 
 class PlanRow(Part):
@@ -47,7 +47,7 @@ def make_plan(recipe: Recipe, stages: "RunStages", run: Run) -> Plan:
     value_bytes = BYTES_PER_VALUE[recipe.harvest.dtype]
 
     def training(n_latents: int, n_tokens: int) -> float:
-        return 2 * d_in * n_latents * n_tokens * 1.5 / (flops * EFFICIENCY["train"])
+        return training_seconds(d_in, n_latents, n_tokens, flops)
 
     widths = {"train": n_latents_for(recipe.train, d_in), "residual": n_latents_for(recipe.residual, d_in)}
     forward_s = 2 * n_parameters / (flops * EFFICIENCY["behaviour"])
@@ -73,6 +73,11 @@ def make_plan(recipe: Recipe, stages: "RunStages", run: Run) -> Plan:
         n_tokens, n_bytes, seconds = sizes[stage.name]
         rows.append(PlanRow(stage=stage.name, finished=finished, n_tokens=n_tokens, n_bytes=0 if finished else n_bytes, seconds=0 if finished else seconds))
     return Plan(name=recipe.name, rows=rows, seconds=sum(row.seconds for row in rows), n_bytes=sum(row.n_bytes for row in rows))
+
+
+def training_seconds(d_in: int, n_latents: int, n_tokens: int, flops: float) -> float:
+    """Expected seconds of a training: the encoder's product, and half as much for all else."""
+    return 2 * d_in * n_latents * n_tokens * 1.5 / (flops * EFFICIENCY["train"])
 
 
 def probe_flops(side: int = 1024, repeats: int = 4) -> float:

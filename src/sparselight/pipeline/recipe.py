@@ -70,14 +70,15 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     return Recipe.parse(apply_overrides(load_toml(find_recipe(source)), overrides))
 
 
-def find_recipe(source: str | Path) -> Path:
+def find_recipe(source: str | Path, kind: str = ".") -> Path:
+    """A path as it is, or the recipe of that name in the package's folder of that kind."""
     path = Path(source)
     if path.suffix == ".toml" or len(path.parts) > 1:
         return path
     for folder in recipe_folders():
-        if (folder / f"{source}.toml").is_file():
-            return folder / f"{source}.toml"
-    known = sorted({found.stem for folder in recipe_folders() for found in folder.glob("*.toml")})
+        if (folder / kind / f"{source}.toml").is_file():
+            return folder / kind / f"{source}.toml"
+    known = sorted({found.stem for folder in recipe_folders() for found in (folder / kind).glob("*.toml")})
     raise ConfigError(asked=f"find the recipe {str(source)!r}", why="it is neither a file nor a recipe of the package", instead=nearest(str(source), known))
 
 

@@ -13,7 +13,7 @@ from sparselight.records import Card, Edit, EditResult, EvalRecord
 from sparselight.report import ReportData, RunInfo, write_report
 from sparselight.report.headline import headline_sentences
 from sparselight.sae import Sae
-from sparselight.subjects import CausalLM
+from sparselight.subjects import HuggingFaceSubject
 from sparselight.train.log import read_log
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ headline = headline_sentences
 
 
 def pick_edits(
-    subject: CausalLM, coders: Mapping[str, Sae], cards: Sequence[Card], examples: Mapping[str, Example], held_out: Sequence[Example],
+    subject: HuggingFaceSubject, coders: Mapping[str, Sae], cards: Sequence[Card], examples: Mapping[str, Example], held_out: Sequence[Example],
     site: str, config: "InterveneConfig", progress: Progress,
 ) -> list[EditResult]:
     """Ablate features and show those whose ablation changes a prediction most.
@@ -59,7 +59,7 @@ def ablation(card: Card, site: str) -> Edit:
     return Edit(site=site, latents=[card.latent], operation="ablate")
 
 
-def strongest_effect(subject: CausalLM, coder: Sae, card: Card, texts: Sequence[Example], site: str) -> tuple[float, Example, int]:
+def strongest_effect(subject: HuggingFaceSubject, coder: Sae, card: Card, texts: Sequence[Example], site: str) -> tuple[float, Example, int]:
     """The largest KL(before || after) of ablating a card's latent, over the token of each text where it fires most: (KL, text, token)."""
     best = (-1.0, texts[0], 0)
     for text in texts:

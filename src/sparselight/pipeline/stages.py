@@ -30,7 +30,7 @@ from sparselight.records import EvalRecord, InterventionRecord
 from sparselight.sae import Sae, load_sae, save_stitched, stitch
 from sparselight.select import select_examples
 from sparselight.store import FolderStore, harvest
-from sparselight.subjects import CausalLM, load_subject
+from sparselight.subjects import HuggingFaceSubject, load_subject
 from sparselight.train import CHANGES_NO_RESULT, TrainConfig, n_latents_for, train_sae
 from sparselight.vocab import STAGES
 
@@ -65,7 +65,7 @@ class RunStages:
     # What the stages left, opened once.
 
     @cached_property
-    def subject(self) -> CausalLM:
+    def subject(self) -> HuggingFaceSubject:
         return load_subject(self.recipe.subject)
 
     def corpus_side(self, side: str) -> ListCorpus:

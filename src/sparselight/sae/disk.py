@@ -1,8 +1,8 @@
 """An SAE as a folder: the SAELens layout (cfg.json, sae_weights.safetensors) and sparselight.json, our record, beside it.
 
-Writes inference form: architecture `jumprelu`, float32, no normalization (all scaling is folded in). Reads `jumprelu` and `standard`
-(ReLU; threshold 0) folders of SAELens 6 too, without sparselight.json. Refuses what would change outputs unseen: another architecture,
-normalization, reshaping, an unknown or missing tensor, a wrong shape, values that are not finite. No pickle.
+Writes the inference form, float32; which of SAELens' architectures that is, and what is read besides, stands in saelens.py. A folder
+without sparselight.json is read too. Refuses what would change outputs unseen: an unknown architecture, normalization, reshaping, an
+unknown or missing tensor, a wrong shape, values that are not finite. No pickle.
 """
 
 import json
@@ -11,7 +11,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -19,12 +18,10 @@ from torch import Tensor
 from sparselight.errors import RunError, SaeError, nearest
 from sparselight.files import atomic_path, make_folder, write_bytes
 from sparselight.records import SaeRecord
-from sparselight.sae.architectures import ARCHITECTURES
-from sparselight.sae.base import TENSORS, Sae
+from sparselight.sae.base import Sae
+from sparselight.sae.saelens import LAYOUTS, Layout, sae_from, saelens_config, saelens_tensors
 
 CFG, WEIGHTS, RECORD = "cfg.json", "sae_weights.safetensors", "sparselight.json"
-SAELENS_VERSION = "6.54.12"  # whose layout this is; without it SAELens takes a folder for one from before 6.0 and drops its metadata
-READABLE = {"jumprelu": set(TENSORS), "standard": set(TENSORS) - {"threshold"}}
 
 
 def save_sae(sae: Sae, record: SaeRecord, folder: Path) -> None:
@@ -35,7 +32,7 @@ def save_sae(sae: Sae, record: SaeRecord, folder: Path) -> None:
     temporary, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}.tmp") for kind in ("new", "old"))
     make_folder(temporary)
     with atomic_path(temporary / WEIGHTS) as path:
-        save_file({name: tensor.float() for name, tensor in sae.tensors().items()}, path)
+        save_file(saelens_tensors(sae), path)
     write_bytes(temporary / CFG, (json.dumps(saelens_config(sae, record), indent=1) + "\n").encode())
     record.save(temporary / RECORD)
     if folder.exists():
@@ -56,22 +53,6 @@ def save_stitched(sae: Sae, folder: Path) -> None:
     save_sae(sae, sae.record, folder)
 
 
-def saelens_config(sae: Sae, record: SaeRecord) -> dict[str, Any]:
-    """cfg.json. `hook_name` is our site name; SAELens' own TransformerLens names do not apply to Hugging Face modules."""
-    path, colon, side = record.site.rpartition(":")
-    policy = record.subject.token_policy
-    return {
-        "architecture": "jumprelu", "d_in": sae.d_in, "d_sae": sae.n_latents, "dtype": "float32", "device": "cpu",
-        "apply_b_dec_to_input": sae.subtract_b_dec, "normalize_activations": "none", "reshape_activations": "none",
-        "metadata": {
-            "sae_lens_version": SAELENS_VERSION, "model_name": record.subject.name,
-            "hook_name": record.site, "hf_hook_name": path if colon and side == "output" else None,
-            "context_size": policy.context_tokens, "prepend_bos": policy.prepend_bos, "exclude_special_tokens": not policy.count_specials,
-            "training_architecture": ARCHITECTURES[record.architecture].saelens_name, "l0": record.l0, "num_dead_features": record.n_dead,
-        },
-    }
-
-
 def load_sae(folder: str | Path) -> Sae:
     """Read an SAE folder; `.record` is None when sparselight.json is not there.
 
@@ -80,12 +61,8 @@ def load_sae(folder: str | Path) -> Sae:
     """
     folder = Path(folder)
     cfg = _read_cfg(folder)
-    architecture = _check_cfg(folder, cfg)
-    tensors = _read_tensors(folder, cfg, READABLE[architecture])
-    sae = Sae(cfg["d_in"], cfg["d_sae"], cfg["apply_b_dec_to_input"])
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            getattr(sae, name).copy_(tensor)
+    layout = _check_cfg(folder, cfg)
+    sae = sae_from(cfg, _read_tensors(folder, cfg, layout))
     sae.record = _read_record(folder, sae)
     return sae.requires_grad_(False)
 
@@ -106,30 +83,34 @@ def _read_cfg(folder: Path) -> dict[str, Any]:
     return cfg
 
 
-def _check_cfg(folder: Path, cfg: dict[str, Any]) -> str:
+def _check_cfg(folder: Path, cfg: dict[str, Any]) -> Layout:
     architecture = cfg.get("architecture")
-    if architecture not in READABLE:
-        raise _refuse(folder, f"its architecture is {architecture!r}", f"{nearest(str(architecture), READABLE)} (export a trained SAE to its inference form)")
-    for name, kind in (("d_in", int), ("d_sae", int), ("apply_b_dec_to_input", bool)):
+    if architecture not in LAYOUTS:
+        raise _refuse(folder, f"its architecture is {architecture!r}", f"{nearest(str(architecture), LAYOUTS)} (export a trained SAE to its inference form)")
+    layout = LAYOUTS[architecture]
+    for name, kind in layout.settings.items():
         if type(cfg.get(name)) is not kind:
             raise _refuse(folder, f"{CFG} says {name} = {cfg.get(name)!r}, which is no {kind.__name__}", f"set {name} in that file")
+    if "k" in layout.settings and not 1 <= cfg["k"] <= cfg["d_sae"]:
+        raise _refuse(folder, f"{CFG} says k = {cfg['k']} of {cfg['d_sae']} latents", "set k in that file")
+    if "d_out" in layout.settings and cfg["apply_b_dec_to_input"]:
+        raise _refuse(folder, f"{CFG} asks a transcoder to subtract b_dec, which belongs to its output", "set apply_b_dec_to_input to false")
     for name in ("normalize_activations", "reshape_activations"):
         if cfg.get(name, "none") != "none":
             raise _refuse(folder, f"{CFG} asks for {name} = {cfg[name]!r}", "fold that into the weights with the library that made it, then set it to 'none'")
-    return str(architecture)
+    return layout
 
 
-def _read_tensors(folder: Path, cfg: dict[str, Any], names: set[str]) -> dict[str, Tensor]:
+def _read_tensors(folder: Path, cfg: dict[str, Any], layout: Layout) -> dict[str, Tensor]:
     try:
         tensors = load_file(folder / WEIGHTS)
     except FileNotFoundError:
         raise _refuse(folder, f"there is no {WEIGHTS} in it", "give a folder with cfg.json and sae_weights.safetensors") from None
     except (OSError, SafetensorError) as err:
         raise _refuse(folder, f"{WEIGHTS} is damaged ({err})", "restore that file") from None
-    if tensors.keys() != names:
-        raise _refuse(folder, f"{WEIGHTS} holds {', '.join(sorted(tensors))}", f"give one with exactly {', '.join(sorted(names))}")
-    d_in, n_latents = cfg["d_in"], cfg["d_sae"]
-    shapes = {"W_enc": [d_in, n_latents], "b_enc": [n_latents], "W_dec": [n_latents, d_in], "b_dec": [d_in], "threshold": [n_latents]}
+    shapes = layout.shapes(cfg)
+    if tensors.keys() != shapes.keys():
+        raise _refuse(folder, f"{WEIGHTS} holds {', '.join(sorted(tensors))}", f"give one with exactly {', '.join(sorted(shapes))}")
     for name, tensor in sorted(tensors.items()):
         if list(tensor.shape) != shapes[name]:
             raise _refuse(folder, f"{name} has shape {list(tensor.shape)}, {CFG} says {shapes[name]}", "restore both files from one source")

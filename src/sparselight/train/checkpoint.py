@@ -1,6 +1,7 @@
-"""Checkpoints: one safetensors file each, written atomically, with a checksum of its content in the header. The last two are kept.
+"""Checkpoints: one safetensors file each, written atomically, with version, step and a checksum of the content in the header.
 
-A file that is damaged is passed over for the one before it. Killing the writer at any moment leaves the earlier ones whole.
+The last few are kept. A file that is damaged is passed over for the one before it; killing the writer at any moment leaves the earlier ones
+whole. Files of older versions are read; version 1 holds no moving mean of the loss. Refuses: files of a newer version, which stay.
 """
 
 import hashlib
@@ -14,18 +15,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sparselight.errors import TrainingError
 from sparselight.files import atomic_path
 from sparselight.train.state import TrainState
 
-N_KEPT = 2
-VERSION = 1
+VERSION = 2
+BEST = "best.safetensors"
 
 
 class Checkpoints:
     """The checkpoints of one training."""
 
-    def __init__(self, folder: Path, every_s: float):
-        self.folder, self.every_s = folder, every_s
+    def __init__(self, folder: Path, every_s: float, keep: int = 2):
+        self.folder, self.every_s, self.keep = folder, every_s, keep
         self._saved_at = time.monotonic()
 
     def save_if_due(self, state: TrainState) -> None:
@@ -33,16 +35,17 @@ class Checkpoints:
             self.save(state)
 
     def save(self, state: TrainState) -> None:
-        tensors = state.tensors()
-        header = {"version": VERSION, "step": state.step, "sha256": content_hash(tensors)}
-        with atomic_path(self.folder / f"step-{state.step:09d}.safetensors") as path:
-            save_file(tensors, path, metadata={"sparselight": json.dumps(header)})
-        for old in self.files()[:-N_KEPT]:
+        write_checkpoint(self.folder / f"step-{state.step:09d}.safetensors", state)
+        for old in self.files()[: -self.keep]:
             old.unlink()
         self._saved_at = time.monotonic()
 
     def restore(self, state: TrainState) -> None:
-        """Bring a fresh state to the newest checkpoint that reads whole; without one it stays fresh."""
+        """Bring a fresh state to the newest checkpoint that reads whole; without one it stays fresh.
+
+        Raises:
+            TrainingError: when the newest was written by a newer version.
+        """
         for leftover in self.folder.glob(".*.tmp"):  # of a writer that was killed
             leftover.unlink()
         for path in reversed(self.files()):
@@ -58,16 +61,31 @@ class Checkpoints:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def write_checkpoint(path: Path, state: TrainState) -> None:
+    tensors = {name: tensor.detach().cpu() for name, tensor in state.tensors().items()}
+    header = {"version": VERSION, "step": state.step, "sha256": content_hash(tensors)}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"sparselight": json.dumps(header)})
+
+
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int] | None:
-    """Tensors and step of a checkpoint; None when the file is damaged."""
+    """Tensors and step of a checkpoint; None when the file is damaged.
+
+    Raises:
+        TrainingError: when it was written by a newer version.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads(file.metadata()["sparselight"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        whole = header["version"] == VERSION and header["sha256"] == content_hash(tensors)
-        return (tensors, header["step"]) if whole else None
+            version, step, expected = int(header["version"]), int(header["step"]), str(header["sha256"])
+            if version <= VERSION:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
+    if version > VERSION:
+        raise TrainingError(asked=f"go on from the checkpoint {path}", why=f"it has version {version}, this sparselight reads up to {VERSION}",
+                            instead="upgrade sparselight, or train into another folder")
+    return (tensors, step) if expected == content_hash(tensors) else None
 
 
 def content_hash(tensors: Mapping[str, Tensor]) -> str:

@@ -1,92 +1,166 @@
 """What each step trains on: rows of the stream as the encoder reads them, and what the decoder shall give back, both scaled.
 
-A base SAE reads s * x and gives back s * x. A residual SAE reads s_in * (x - mean) and gives back s_out * (x - base(x)): input and error
-differ much in size, so each has its own scale (arXiv 2507.12990). Scales make E||. - mean||^2 = d_in, estimated on the first batches of
-the stream, in float64. Sae.fold undoes them. Refuses: rows that are not finite, and rows that are all the same.
+A base SAE reads and gives back the same rows; a residual SAE gives back x - base(x), a transcoder another site's rows. Input and target differ
+much in size there, so each has its own scale (arXiv 2507.12990), and the input is centered. Scales are estimated on the first batches of the
+stream, in float64; Sae.fold undoes them. Raw rows and targets are made once a step, however many SAEs train on them.
+Refuses: rows that are not finite, and rows that are all the same.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from functools import partial
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparselight.errors import TrainingError
-from sparselight.sae import Sae
+from sparselight.protocols import Store
+from sparselight.sae import Affine, Sae
 from sparselight.store import RowStream
+from sparselight.train.config import TrainConfig
 
 SCALE_BATCHES = 8
+ROWS_PER_DIMENSION = 10  # at least so many rows a dimension are read to estimate a covariance
+SHRINKAGE = 1e-3  # of the mean eigenvalue, added to all: directions without variance are not blown up
 
 
-class Moments(NamedTuple):
-    """Of rows: their mean and the mean square distance from it."""
+@dataclass
+class RowBatch:
+    """Raw activations of one step, and targets made from them when they are asked for."""
 
-    mean: Float[Tensor, " d_in"]
-    spread: float
+    step: int
+    x: Float[Tensor, "token d_in"]
+    rows: "Rows"
+    _targets: dict[tuple[int, str | None], Tensor] = field(default_factory=dict)
+
+    def target(self, base: Sae | None, site: str | None) -> Float[Tensor, "token d_out"]:
+        """What an SAE shall give back: x, or another site's activations; what a base SAE leaves of them."""
+        key = (id(base), site)
+        if key not in self._targets:
+            whole = self.x if site is None else self.rows.read(self.step, site)
+            self._targets[key] = whole if base is None else whole - base.reconstruct(self.x)
+        return self._targets[key]
+
+    @property
+    def example(self) -> Int[Tensor, " token"]:
+        """Number of the example that each row is of."""
+        return self.rows.examples(self.step)
+
+
+class Rows:
+    """Raw batches of one site of a store; a pure function of the step."""
+
+    def __init__(
+        self, store: Store, site: str, rows: np.ndarray | None, batch_tokens: int, seed: int, device: torch.device, target_sites: tuple[str, ...] = (),
+    ):
+        self.store, self.device = store, device
+        stream = getattr(store, "stream", None)  # a store's own, such as a live one's; any other is read row by row
+        make = partial(RowStream, store) if stream is None else stream
+        self.streams = {name: make(name, rows, batch_tokens, seed) for name in (site, *target_sites)}
+        self.site = site
+        self._example: Int[np.ndarray, " row"] | None = None
+
+    def batch(self, step: int) -> RowBatch:
+        return RowBatch(step, self.read(step, self.site), self)
+
+    def read(self, step: int, site: str) -> Float[Tensor, "token d"]:
+        """Activations of a step.
+
+        Raises:
+            TrainingError: naming step, row and shard, when some are not finite.
+        """
+        stream = self.streams[site]
+        x = stream.batch(step)
+        if not x.isfinite().all():
+            row = int(stream.batch_rows(step)[int((~x.isfinite()).any(1).nonzero()[0, 0])])
+            raise TrainingError(asked=f"train on step {step}", why=f"row {row} of the store{self._shard(row)} holds activations that are not finite at {site}",
+                                instead="harvest again (another harvest.dtype, if values overflow it); the last good checkpoint is kept")
+        return x.to(self.device)
+
+    def close(self) -> None:
+        """End the reading ahead."""
+        for stream in self.streams.values():
+            stream.close()
+
+    def examples(self, step: int) -> Int[Tensor, " token"]:
+        if self._example is None:
+            self._example = self.store.tokens().column("example").to_numpy().astype(np.int64)
+        return torch.from_numpy(self._example[self.streams[self.site].batch_rows(step)]).to(self.device)
+
+    def _shard(self, row: int) -> str:
+        first = 0
+        for shard in self.store.manifest.shards:
+            if row < first + shard.n_tokens:
+                return f" (shard {shard.name}, its row {row - first})"
+            first += shard.n_tokens
+        return ""
 
 
 @dataclass(frozen=True)
 class Scaling:
     """From raw rows to what training sees."""
 
-    scale_in: float
-    scale_out: float
-    mean: Float[Tensor, " d_in"] | None
-    """Subtracted from the encoder's input; None where the SAE learns that itself."""
-    b_dec: Float[Tensor, " d_in"] | None
+    into: Affine
+    out_of: Affine
+    b_dec: Float[Tensor, " d_out"] | None
     """The decoder bias to begin with, already scaled; None for an SAE without one."""
+
+    def __str__(self) -> str:
+        return f"input {self.into}" + ("" if self.out_of is self.into else f", target {self.out_of}") + ": folded into the weights"
 
 
 class TrainingData:
-    """Scaled batches of a stream; a pure function of the step."""
+    """Scaled batches for one SAE."""
 
-    def __init__(self, stream: RowStream, base: Sae | None):
-        self.stream, self.base = stream, base
+    def __init__(self, rows: Rows, config: TrainConfig, base: Sae | None):
+        self.rows, self.config, self.base = rows, config, base
         self.scaling = self._estimate()
 
-    def batch(self, step: int) -> tuple[Float[Tensor, "token d_in"], Float[Tensor, "token d_in"]]:
-        """Encoder input and target of a step, scaled."""
-        x, target = self.raw(step)
-        scaling = self.scaling
-        rows = x.mul_(scaling.scale_in) if scaling.mean is None else (x - scaling.mean).mul_(scaling.scale_in)
-        return rows, rows if self.base is None else target.mul_(scaling.scale_out)
+    @property
+    def is_plain(self) -> bool:
+        """Whether what is read is what is given back."""
+        return self.base is None and self.config.target_site is None
+
+    def scaled(self, batch: RowBatch) -> tuple[Float[Tensor, "token d_in"], Float[Tensor, "token d_out"]]:
+        """Encoder input and target."""
+        x = self.scaling.into(batch.x)
+        return x, x if self.is_plain else self.scaling.out_of(batch.target(self.base, self.config.target_site))
 
     def inputs(self, first_step: int, n: int) -> Iterator[Float[Tensor, "token d_in"]]:
         """The scaled encoder inputs of n steps."""
-        return (self.batch(step)[0] for step in range(first_step, first_step + n))
-
-    def raw(self, step: int) -> tuple[Float[Tensor, "token d_in"], Float[Tensor, "token d_in"]]:
-        """Activations and target of a step, unscaled.
-
-        Raises:
-            TrainingError: naming the step, when activations are not finite.
-        """
-        x = self.stream.batch(step).clone()  # in memory aligned by torch: matrix products can round otherwise by alignment
-        if not x.isfinite().all():
-            row = int(self.stream.batch_rows(step)[int((~x.isfinite()).any(1).nonzero()[0, 0])])
-            raise TrainingError(asked=f"train on step {step}", why=f"row {row} of the store holds activations that are not finite at {self.stream.site}",
-                                instead="harvest again (another harvest.dtype, if values overflow it); the last good checkpoint is kept")
-        return x, x if self.base is None else x - self.base.reconstruct(x)
+        return (self.scaling.into(self.rows.batch(step).x) for step in range(first_step, first_step + n))
 
     def _estimate(self) -> Scaling:
-        batches = [self.raw(step) for step in range(SCALE_BATCHES)]
-        d_in = batches[0][0].shape[1]
-        x = moments([x for x, _ in batches])
-        if not x.spread > 0:
-            raise TrainingError(asked=f"scale the activations of {self.stream.site}", why="all rows are the same", instead="harvest another site or corpus")
-        scale_in = (d_in / x.spread) ** 0.5
-        if self.base is None:
-            return Scaling(scale_in, scale_in, None, (x.mean * scale_in).float())
-        error = moments([target for _, target in batches])
-        if not error.spread > 0:
-            raise TrainingError(asked="train a residual SAE", why="the base SAE leaves no error", instead="use the base SAE alone")
-        return Scaling(scale_in, (d_in / error.spread) ** 0.5, x.mean.float(), None)
+        d_in = self.rows.store.manifest.sites[self.rows.site]
+        n = SCALE_BATCHES
+        if self.config.normalize == "whiten":
+            n = max(n, -(-ROWS_PER_DIMENSION * d_in // self.config.batch_tokens))
+        batches = [self.rows.batch(step) for step in range(n)]
+        mean, into = self._map([batch.x for batch in batches], f"the activations of {self.rows.site}")
+        if self.is_plain:
+            return Scaling(into, into, into.linear(mean.unsqueeze(0))[0] if into.mean is None else torch.zeros_like(mean))
+        centered = Affine(into.A, mean, into.inverse) if self.config.normalize != "none" else into
+        targets = [batch.target(self.base, self.config.target_site) for batch in batches]
+        about, out_of = self._map(targets, "what the base SAE leaves" if self.base is not None else f"the activations of {self.config.target_site}")
+        if self.base is not None:
+            return Scaling(centered, Affine(out_of.A, None, out_of.inverse), None)
+        return Scaling(centered, Affine(out_of.A, about, out_of.inverse), torch.zeros_like(about))
 
-
-def moments(batches: list[Float[Tensor, "token d_in"]]) -> Moments:
-    """Mean and E||x - mean||^2 over all batches, in float64."""
-    n = sum(len(x) for x in batches)
-    mean = torch.stack([x.sum(0, dtype=torch.float64) for x in batches]).sum(0) / n
-    return Moments(mean, sum(float((x - mean).square().sum()) for x in batches) / n)
+    def _map(self, batches: list[Float[Tensor, "token d"]], name: str) -> tuple[Float[Tensor, " d"], Affine]:
+        """Mean, and the map that config.normalize asks for; it leaves the mean where it is, but for per_dimension and whiten."""
+        n, d = sum(len(x) for x in batches), batches[0].shape[1]
+        mean = torch.stack([x.sum(0, dtype=torch.float64) for x in batches]).sum(0) / n
+        variance = torch.stack([(x - mean).square().sum(0) for x in batches]).sum(0) / n
+        if not variance.sum() > 0:
+            raise TrainingError(asked=f"scale {name}", why="all rows are the same", instead="harvest another site or corpus, or use the base SAE alone")
+        kind = self.config.normalize
+        if kind in ("none", "scalar"):
+            return mean.float(), Affine(1.0 if kind == "none" else float((d / variance.sum()) ** 0.5))
+        if kind == "per_dimension":
+            return mean.float(), Affine((variance + SHRINKAGE * variance.mean()).rsqrt().float(), mean.float())
+        covariance = torch.stack([(x - mean).T @ (x - mean) for x in (batch.double() for batch in batches)]).sum(0) / n
+        values, vectors = torch.linalg.eigh(covariance)
+        values = values.clamp(min=0) + SHRINKAGE * values.mean()
+        return mean.float(), Affine(((vectors * values.rsqrt()) @ vectors.T).float(), mean.float(), ((vectors * values.sqrt()) @ vectors.T).float())

@@ -5,42 +5,44 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from sparselight.sae import ARCHITECTURES, Sae
+from sparselight.kernels import WeightGradients
+from sparselight.sae import ARCHITECTURES, Sae, TrainingForward
+from sparselight.train.best import BestLoss
 from sparselight.train.config import TrainConfig
 from sparselight.train.dead_latents import DeadLatents
-
-ADAM_BETAS = (0.9, 0.999)
-ADAM_EPS = 1e-10  # a rare latent's gradient is a mean over all elements of a batch, well below Adam's usual 1e-8
+from sparselight.train.optimizer import Adam
 
 
 class TrainState:
     """The state after `step` steps."""
 
     def __init__(self, sae: Sae, config: TrainConfig):
-        self.sae, self.step = sae, 0
-        self.forward = ARCHITECTURES[config.architecture].make(config.k)
-        self.dead = DeadLatents(sae.n_latents, config.dead_after_tokens)
-        self.parameters = {name: parameter for name, parameter in sae.named_parameters() if parameter.requires_grad}
-        self.optimizer = torch.optim.Adam(self.parameters.values(), lr=config.lr, betas=ADAM_BETAS, eps=ADAM_EPS, fused=True)
-        for parameter in self.parameters.values():  # made now, in the parameter's own memory order, so that a restored state is the same in every way
-            self.optimizer.state[parameter] = {
-                "step": torch.zeros(()), "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter),
-            }
+        self.sae, self.step, self.n_dead, self.best = sae, 0, 0, BestLoss()
+        self.forward: TrainingForward = ARCHITECTURES[config.architecture].make(sae, config)
+        device = sae.W_dec.device
+        self.dead = DeadLatents(sae.n_latents, config.dead_after_tokens, device)
+        self.parameters = {name: parameter for name, parameter in sae.named_parameters() if parameter.requires_grad} | dict(self.forward.parameters())
+        self.optimizer = Adam(self.parameters, config.optimizer, config.decoder_norm == "unit", {"W_enc": sae.cache})
+        self.buffers = WeightGradients(torch.zeros_like(sae.W_enc.T), torch.zeros_like(sae.b_enc), torch.zeros_like(sae.W_dec))
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything but the step, by name."""
         found = {f"sae.{name}": tensor for name, tensor in self.sae.tensors().items()}
-        for name, parameter in self.parameters.items():
-            found |= {f"adam.{name}.{key}": value.contiguous() for key, value in self.optimizer.state[parameter].items()}
-        return found | {"dead.silent_tokens": self.dead.silent_tokens}
+        found |= {f"forward.{name}": tensor for name, tensor in self._forward_tensors().items()}
+        found |= {f"adam.{name}": tensor.contiguous() for name, tensor in self.optimizer.tensors().items()}
+        return found | {"dead.silent_tokens": self.dead.silent_tokens, "best.loss": self.best.values}
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor], step: int) -> None:
-        """Go on from what tensors() gave."""
-        for name in self.sae.tensors():
-            getattr(self.sae, name).copy_(tensors[f"sae.{name}"])
-        for name, parameter in self.parameters.items():
-            for key, value in self.optimizer.state[parameter].items():
-                value.copy_(tensors[f"adam.{name}.{key}"])
-        self.dead.silent_tokens.copy_(tensors["dead.silent_tokens"])
-        self.step = step
+        """Go on from what tensors() gave. What it did not give yet when an older version wrote it keeps its first value."""
+        own = {f"sae.{name}": getattr(self.sae, name) for name in self.sae.tensors()}
+        own |= {f"forward.{name}": tensor for name, tensor in self._forward_tensors().items()}
+        own |= {f"adam.{name}": tensor for name, tensor in self.optimizer.tensors().items()}
+        own |= {"dead.silent_tokens": self.dead.silent_tokens, "best.loss": self.best.values}
+        for name, tensor in own.items():
+            if name in tensors:
+                tensor.copy_(tensors[name])
+        self.step = self.optimizer.n_steps = step
+
+    def _forward_tensors(self) -> dict[str, Tensor]:
+        return {name: parameter.detach() for name, parameter in self.forward.parameters().items()} | dict(self.forward.state())

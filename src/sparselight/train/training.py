@@ -1,33 +1,36 @@
-"""Training an SAE in a folder: sets up, resumes what was interrupted, calibrates, folds, saves.
+"""Training SAEs in folders: sets up, resumes what was interrupted, calibrates, folds, saves.
 
-The folder holds training.json (what is trained on what), log.jsonl, checkpoints/ while it is unfinished, and sae/ when it is done.
-Run again it goes on, or gives back what is done; weights come out the same bit for bit as without the interruption.
-Refuses: a folder of another training, a config that does not fit the site, a base SAE of another site or width.
+A folder holds training.json (what is trained on what), log.jsonl, checkpoints/ while it is unfinished, sae/ when it is done, and best.safetensors
+where train.best_every_steps asks for it. Run again it goes on, or gives back what is done; weights come out the same bit for bit as without the
+interruption. Several SAEs on one stream come out as each by itself. Refuses what does not fit (folder.py) before it writes anything.
 """
 
+import copy
 import hashlib
-import json
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
 
 from sparselight.config import canonical_json
-from sparselight.errors import TrainingError
-from sparselight.files import folder_lock, write_bytes
+from sparselight.errors import ConfigError, TrainingError
+from sparselight.files import folder_lock
 from sparselight.protocols import Progress, Store, no_progress
 from sparselight.records import SaeRecord, SubjectRef
-from sparselight.sae import Sae, initialize, load_sae, save_sae
-from sparselight.store import RowStream
-from sparselight.train.checkpoint import Checkpoints
-from sparselight.train.config import CHANGES_NO_RESULT, TrainConfig, n_latents_for
-from sparselight.train.data import Scaling, TrainingData
-from sparselight.train.log import TrainingLog
+from sparselight.sae import ARCHITECTURES, Sae, initialize, load_sae, save_sae
+from sparselight.train.checkpoint import BEST, Checkpoints, read_checkpoint
+from sparselight.train.config import TrainConfig, n_latents_for, same_stream
+from sparselight.train.data import Rows, TrainingData
+from sparselight.train.folder import Job, check_fit, claim_folder
+from sparselight.train.log import TrainingLog, read_log
 from sparselight.train.loop import train_loop
-from sparselight.train.objectives import make_objective
 from sparselight.train.state import TrainState
+from sparselight.train.step import Training
+from sparselight.train.trackers import TrackedRun, check_installed, open_trackers
 
 CALIBRATION_BATCHES = 32  # past the last training step; l0 is then measured on as many again
 
@@ -51,87 +54,160 @@ def train_sae(
         ConfigError: when train.k is more than there are latents.
         StoreError: when the site is not stored or the rows do not fill one batch.
     """
-    stream = RowStream(store, site, rows, config.batch_tokens, config.seed)
-    d_in = store.manifest.sites[site]
-    n_latents = n_latents_for(config, d_in)
-    check_fit(store, site, d_in, subject, base)
-    with folder_lock(folder, asked=f"train in {folder}"):
-        claim_folder(folder, identity(store, rows, site, config, subject, base))
-        checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint_every_s)
-        if not (folder / "sae").exists():
-            data = TrainingData(stream, base)
-            state = make_state(config, d_in, n_latents, data.scaling)
-            checkpoints.restore(state)
-            with TrainingLog(folder / "log.jsonl", state.step) as log:
-                train_loop(state, data, make_objective(config, state.sae), config, checkpoints, log, progress)
-            record = finish(state, data, config, site, subject, store.fingerprint, base)
-            save_sae(state.sae, record, folder / "sae")
-        checkpoints.remove()
-        return load_sae(folder / "sae")
+    return _train([Job(store, rows, site, subject, "", config, folder, base)], progress)[""]
 
 
-def make_state(config: TrainConfig, d_in: int, n_latents: int, scaling: Scaling) -> TrainState:
+def train_many(
+    store: Store, rows: Int[np.ndarray, " row"] | None, site: str, configs: Mapping[str, TrainConfig], folder: Path, subject: SubjectRef,
+    bases: Sae | Mapping[str, Sae] | None = None, progress: Progress = no_progress,
+) -> dict[str, Sae]:
+    """Train several SAEs on one stream of activations, each as train_sae would by itself, in the folder of its name.
+
+    Args:
+        bases: the base SAE of all, or one for each name that has one.
+
+    Raises:
+        ConfigError: when they cannot share a stream, because batch_tokens, data_seed or device differ, or a name makes no folder.
+        TrainingError: at the end, naming those that had to stop; the others are finished and saved.
+    """
+    asked = f"train {len(configs)} SAEs on one stream of activations"
+    why = same_stream(list(configs.values()))
+    if why or not configs:
+        raise ConfigError(asked=asked, why=why or "there are none", instead="train them one by one")
+    of = bases if isinstance(bases, Mapping) else dict.fromkeys(configs, bases)
+    for name in {*configs, *of}:
+        if name not in configs or not re.fullmatch(r"[\w+=-][\w.+=-]*", name):
+            raise ConfigError(asked=asked, why=f"{name!r} {'is no name of a folder' if name in configs else 'has a base SAE and no settings'}",
+                              instead="name each SAE by letters, digits and . _ + = -")
+    return _train([Job(store, rows, site, subject, name, config, folder / name, of.get(name)) for name, config in configs.items()], progress)
+
+
+def export_best(
+    store: Store, rows: Int[np.ndarray, " row"] | None, site: str, config: TrainConfig, folder: Path, subject: SubjectRef, base: Sae | None = None,
+) -> Sae:
+    """Save the best state of a training (train.best_every_steps) as an SAE in `best`, in inference form like the last one in `sae`.
+
+    Raises:
+        TrainingError: when none was kept, or the folder holds another training.
+    """
+    job = Job(store, rows, site, subject, "", config, folder, base)
+    check_fit(job)
+    found = read_checkpoint(folder / BEST)
+    if found is None:
+        raise TrainingError(asked=f"export the best SAE of {folder}", why=f"there is no whole {BEST} in it",
+                            instead="train with train.best_every_steps set, for example to 100")
+    with folder_lock(folder, asked=f"export the best SAE of {folder}"):
+        claim_folder(job)
+        device = resolve_device(config.device)
+        data = TrainingData(stream([job], device), config, None if base is None else copy.deepcopy(base).to(device))
+        state = make_state(config, data)
+        state.restore(*found)
+        record = finish(job, state, data)
+        save_sae(state.sae.cpu(), record, folder / "best")
+    return load_sae(folder / "best")
+
+
+def _train(jobs: list[Job], progress: Progress) -> dict[str, Sae]:
+    for job in jobs:
+        check_fit(job)
+        check_installed(job.config.log_to)
+    with ExitStack() as stack:
+        for job in jobs:
+            stack.enter_context(folder_lock(job.folder, asked=f"train in {job.folder}"))
+        for job in jobs:
+            claim_folder(job)
+        todo = [job for job in jobs if not (job.folder / "sae").exists()]
+        stopped = _work(todo, stack, progress) if todo else {}
+        for job in jobs:
+            if job.name not in stopped:
+                Checkpoints(job.folder / "checkpoints", 0).remove()
+    if len(jobs) == 1 and stopped:
+        raise next(iter(stopped.values()))
+    if stopped:
+        words = "; ".join(f"{name} could not {err.asked}: {err.why}" for name, err in stopped.items())
+        raise TrainingError(asked=f"train {len(stopped)} of {len(jobs)} SAEs to the end", why=words,
+                            instead="change what is said there for these, in a new folder; the others are finished and saved")
+    return {job.name: load_sae(job.folder / "sae") for job in jobs}
+
+
+def _work(jobs: list[Job], stack: ExitStack, progress: Progress) -> dict[str, TrainingError]:
+    """Train and save; the errors of those that had to stop."""
+    device = resolve_device(jobs[0].config.device)
+    rows = stream(jobs, device)
+    stack.callback(rows.close)
+    frozen = {id(job.base): copy.deepcopy(job.base).to(device) for job in jobs if job.base is not None}
+    trainings = [begin(job, rows, frozen.get(id(job.base)), stack) for job in jobs]
+    train_loop(trainings, rows, progress)
+    for job, training in zip(jobs, trainings, strict=True):
+        if training.stopped is None:
+            record = finish(job, training.state, training.data)
+            save_sae(training.state.sae.cpu(), record, job.folder / "sae")
+    return {training.name: training.stopped for training in trainings if training.stopped is not None}
+
+
+def stream(jobs: Iterable[Job], device: torch.device) -> Rows:
+    """The rows that some SAEs train on."""
+    first, *_ = jobs = list(jobs)
+    targets = tuple(sorted({job.config.target_site for job in jobs if job.config.target_site}))
+    return Rows(first.store, first.site, first.rows, first.config.batch_tokens, first.config.data_seed, device, targets)
+
+
+def begin(job: Job, rows: Rows, base: Sae | None, stack: ExitStack) -> Training:
+    """A training at the step where it stands in its folder."""
+    config, data = job.config, TrainingData(rows, job.config, base)
+    checkpoints = Checkpoints(job.folder / "checkpoints", config.checkpoint_every_s, config.keep_checkpoints)
+    state = make_state(config, data)
+    checkpoints.restore(state)
+    path = job.folder / "log.jsonl"
+    seen = max((line["step"] for line in read_log(path)), default=0)
+    name = job.name or job.folder.resolve().name
+    digest = hashlib.sha256(canonical_json([str(job.folder.resolve()), job.identity()]).encode()).hexdigest()[:16]
+    trackers = open_trackers(config.log_to, TrackedRun(name, digest, job.folder, config.model_dump(mode="json"), state.step, seen))
+    log = stack.enter_context(TrainingLog(path, state.step, trackers))
+    return Training(job.name, config, state, data, checkpoints, log)
+
+
+def make_state(config: TrainConfig, data: TrainingData) -> TrainState:
     """The state before the first step. A residual SAE has no decoder bias, so that it adds something only where a latent fires."""
-    sae = Sae(d_in, n_latents, subtract_b_dec=scaling.b_dec is not None)
-    return TrainState(initialize(sae, scaling.b_dec, torch.Generator().manual_seed(config.seed)), config)
+    sizes, site = data.rows.store.manifest.sites, data.rows.site
+    d_in = sizes[site]
+    sae = Sae(d_in, n_latents_for(config, d_in), subtract_b_dec=data.is_plain, d_out=sizes[config.target_site or site], skip=config.skip)
+    initialize(sae, data.scaling.b_dec, torch.Generator().manual_seed(config.seed), tied=config.tied_init and config.target_site is None)
+    sae.product_dtype = torch.bfloat16 if config.autocast == "bf16" else None
+    return TrainState(sae.to(data.rows.device), config)
 
 
-def finish(state: TrainState, data: TrainingData, config: TrainConfig, site: str, subject: SubjectRef, store_fingerprint: str, base: Sae | None) -> SaeRecord:
-    """Set the threshold, measure l0 with it, fold the scales into the weights, and write down what came of it."""
-    sae, scaling = state.sae, data.scaling
+def finish(job: Job, state: TrainState, data: TrainingData) -> SaeRecord:
+    """Find the inference form, measure l0 with it, fold the scales into the weights, and write down what came of it."""
+    sae, scaling, config = state.sae, data.scaling, job.config
+    sae.product_dtype = None
     state.forward.calibrate(sae, data.inputs(config.n_steps, CALIBRATION_BATCHES))
-    later = [sae.encode(x) for x in data.inputs(config.n_steps + CALIBRATION_BATCHES, CALIBRATION_BATCHES)]
-    sae.fold(scaling.scale_in, scaling.scale_out, scaling.mean)
+    counts = [len(sae.encode(x).values) for x in data.inputs(config.n_steps + CALIBRATION_BATCHES, CALIBRATION_BATCHES)]
+    l0 = sum(counts) / (CALIBRATION_BATCHES * config.batch_tokens)
+    sae.fold(scaling.into, scaling.out_of)
+    per = "tokens and dimensions" if config.objective.mse == "mean" else "tokens, summed over dimensions,"
+    has_k = "k" in ARCHITECTURES[config.architecture].settings
     return SaeRecord(
-        architecture=config.architecture, role="base" if base is None else "residual", site=site, subject=subject, store_fingerprint=store_fingerprint,
-        d_in=sae.d_in, n_latents=sae.n_latents, k=config.k, l0=sum(len(codes.values) for codes in later) / sum(codes.n_tokens for codes in later),
-        n_dead=len(state.dead.indices()), dead_after_tokens=config.dead_after_tokens, n_tokens_seen=config.n_steps * config.batch_tokens,
-        normalization=f"input and target each times one scalar that makes E||. - mean||^2 = d_in ({scaling.scale_in:.6g}, {scaling.scale_out:.6g})",
-        loss_scale="mean over tokens and dimensions in that scale: 1 for a constant prediction of the mean",
-        config=config.model_dump(mode="json"), parents=[] if base is None else [base.weights_hash()],
+        architecture=config.architecture, role="base" if job.base is None else "residual", site=job.site, subject=job.subject,
+        store_fingerprint=job.store.fingerprint, d_in=sae.d_in, n_latents=sae.n_latents, k=config.k if has_k else config.objective.l0_target, l0=l0,
+        n_dead=len(state.dead.indices()), dead_after_tokens=config.dead_after_tokens, n_tokens_seen=state.step * config.batch_tokens,
+        normalization=str(scaling), loss_scale=f"mean over {per} of the scaled target (train.normalize = {config.normalize})",
+        config=config.model_dump(mode="json"), parents=[] if job.base is None else [job.base.weights_hash()],
+        target_site=config.target_site, topk_threshold=None if sae.k is None else float(sae.threshold[0]),
     )
 
 
-def identity(
-    store: Store, rows: Int[np.ndarray, " row"] | None, site: str, config: TrainConfig, subject: SubjectRef, base: Sae | None,
-) -> dict[str, Any]:
-    """All that a training's result depends on."""
-    chosen = "all" if rows is None else hashlib.sha256(np.ascontiguousarray(rows, dtype="<i8").tobytes()).hexdigest()
-    return {
-        "format": 1, "config": config.model_dump(mode="json", exclude=CHANGES_NO_RESULT), "site": site, "store": store.fingerprint, "rows": chosen,
-        "subject": subject.fingerprint, "base": None if base is None else base.weights_hash(),
-    }
+def resolve_device(name: str) -> torch.device:
+    """The device that a config asks for.
 
-
-def claim_folder(folder: Path, ours: dict[str, Any]) -> None:
-    """Write training.json, or refuse a folder where another one stands."""
-    for leftover in folder.glob(".*.tmp"):  # of a writer that was killed; folders are save_sae's to clear
-        if leftover.is_file():
-            leftover.unlink()
-    path = folder / "training.json"
-    if not path.exists():
-        write_bytes(path, (json.dumps(ours, indent=1) + "\n").encode())
-        return
+    Raises:
+        ConfigError: when this machine has none of that name.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        theirs = {}
-    if canonical_json(theirs) != canonical_json(ours):
-        names = [name for name in ours if not isinstance(theirs, dict) or theirs.get(name) != ours[name]]
-        raise TrainingError(asked=f"train in {folder}", why=f"it holds a training that differs in {', '.join(names) or 'its format'}",
-                            instead="remove that folder, or train into another one")
-
-
-def check_fit(store: Store, site: str, d_in: int, subject: SubjectRef, base: Sae | None) -> None:
-    """Refuse a subject or a base SAE that the store does not belong to."""
-    own = store.manifest.subject
-    if own.fingerprint != subject.fingerprint:
-        raise TrainingError(asked=f"train on a store for the subject {subject.name}", why=f"the store was made from {own.name} or another revision",
-                            instead="harvest this subject, or name the one that the store came from")
-    if base is None:
-        return
-    asked = f"train a residual SAE at {site}"
-    if base.d_in != d_in:
-        raise TrainingError(asked=asked, why=f"the base SAE has d_in = {base.d_in}, the site {d_in}", instead="give a base SAE of the same site")
-    if base.record is not None and base.record.site != site:
-        raise TrainingError(asked=asked, why=f"the base SAE was trained at {base.record.site}", instead="give a base SAE of the same site")
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as err:
+        raise ConfigError(asked=f"train on train.device = {name!r}", why=str(err).splitlines()[0], instead="use auto or cpu") from None
+    return device
