@@ -9,12 +9,13 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 READY := .venv/.ready
 PEERS_READY := .venv-peers/.ready
+BENCH_READY := $(patsubst %,.venv-bench-%/.ready,saelens dictionarylearning sparsify overcomplete)
 
-# Benchmarks that end within a few minutes on two cores.
-BENCHMARKS := benchmarks/import_time.py
+# Benchmarks that end within a few minutes on two cores, about ten together with the libraries beside ours.
+BENCHMARKS := benchmarks/import_time.py benchmarks/train_step.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check test test-peers peers-env demo bench docs
+.PHONY: help setup fmt check test test-peers peers peers-env demo bench bench-setup docs
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -28,6 +29,9 @@ test: $(READY) ## All tests but the comparisons with other libraries
 	$(BIN)/python -m pytest -m "not peers" $(ARGS)
 
 test-peers: $(READY) $(PEERS_READY) ## Our files in other libraries, each in an environment of its own
+	$(BIN)/python -m pytest -m peers tests/peers $(ARGS)
+
+peers: $(READY) $(PEERS_READY) .venv-bench-dictionarylearning/.ready .venv-bench-sparsify/.ready ## The same with every library that tests/peers knows
 	$(BIN)/python -m pytest -m peers tests/peers $(ARGS)
 
 peers-env: $(PEERS_READY)
@@ -44,8 +48,10 @@ fmt: $(READY) ## Mend what ruff can mend by itself
 docs: $(READY) ## Write the generated pages and tables again
 	$(BIN)/python scripts/make_docs.py
 
-bench: $(READY) ## The quick benchmarks; results go to benchmarks/results
+bench: $(READY) $(BENCH_READY) ## The quick benchmarks; results go to benchmarks/results
 	for file in $(BENCHMARKS); do $(BIN)/python $$file || exit 1; done
+
+bench-setup: $(BENCH_READY) ## The libraries that `make bench` measures beside ours, each in an environment of its own
 
 $(READY): pyproject.toml scripts/make_env.py
 	@$(require_python)
@@ -55,6 +61,11 @@ $(READY): pyproject.toml scripts/make_env.py
 $(PEERS_READY): tests/peers/requirements.txt scripts/make_env.py
 	@$(require_python)
 	$(PYTHON) scripts/make_env.py peers
+	@touch $@
+
+.venv-bench-%/.ready: scripts/make_env.py
+	@$(require_python)
+	$(PYTHON) scripts/make_env.py bench-$*
 	@touch $@
 
 define require_python

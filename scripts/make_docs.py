@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from docs_performance import performance_page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -41,11 +42,20 @@ def cli_page() -> str:
     lines = ["# Command line", "", note("src/sparselight/cli"), "", group.help, "",
              "Results go to stdout, progress and logs to stderr. A request that cannot be met ends with exit code 2 and a message of three parts: "
              "what was asked, why not, what to do instead; with `--json` the same parts as one JSON object.", ""]
-    for name, command in sorted(group.commands.items()):
+    for name, command in _verbs(group):
         arguments = " ".join(_placeholder(parameter) for parameter in command.params if not parameter.opts[0].startswith("-"))
         lines += [f"## `sparselight {name}{' ' + arguments if arguments else ''}`", "", inspect.cleandoc(command.help or ""), ""]
         lines += _table(("Option", "Default", "What it does"), [_option_row(parameter) for parameter in command.params])
     return "\n".join(lines)
+
+
+def _verbs(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Commands by their full name, those of groups (`store info`) included."""
+    for name, command in sorted(group.commands.items()):
+        if hasattr(command, "commands"):
+            yield from _verbs(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
 
 
 def _placeholder(parameter: Any) -> str:
@@ -119,7 +129,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _bounds(field: FieldInfo) -> str:
-    return ", ".join(f"{sign} {getattr(item, name)}" for item in field.metadata for name, sign in BOUNDS.items() if getattr(item, name, None) is not None)
+    return ", ".join(f"{sign} {getattr(item, name):g}" for item in field.metadata for name, sign in BOUNDS.items() if getattr(item, name, None) is not None)
 
 
 def records_page() -> str:
@@ -127,7 +137,7 @@ def records_page() -> str:
     from sparselight import records
 
     classes = [value for value in vars(records).values() if inspect.isclass(value) and issubclass(value, records.Part)]
-    parts = [value for value in classes if value not in (records.Part, records.Record)]
+    parts = [value for value in classes if value not in (records.Part, records.Record, records.CheckedRecord)]
     lines = ["# Records on disk", "", note("src/sparselight/records.py"), "",
              "A record is one JSON file, written atomically, with two fields besides those below: `record` (its kind) and `version`. "
              "A reader refuses a newer version, another kind and a damaged file, each by name.", ""]
@@ -154,6 +164,7 @@ def metrics_page() -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/cli.md": cli_page, "docs/reference/recipe.md": recipe_page, "docs/reference/metrics.md": metrics_page,
     "docs/formats/records.md": records_page,
+    "docs/performance.md": lambda: performance_page(note("benchmarks/results/train_step.json")),
 }
 
 
@@ -185,6 +196,32 @@ def edits_block() -> str:
     from sparselight.vocab import EDIT_OPERATIONS
 
     return "\n".join(_table(("Operation", "What it does"), [(f"`{name}`", meaning) for name, meaning in EDIT_OPERATIONS.items()])).rstrip()
+
+
+def terms_block() -> str:
+    """Terms of the objective: the first line of each function's docstring is its formula."""
+    from sparselight.train.objectives import TERMS
+
+    rows = [(f"`{name}`", _first_line(term.value), _source_link(term.value)) for name, term in TERMS.items()]
+    return "\n".join(_table(("Term", "Value", "File"), rows)).rstrip()
+
+
+def architectures_block() -> str:
+    """Architectures: the first line of each file's docstring says what it does."""
+    from sparselight.sae import ARCHITECTURES
+
+    rows = [(f"`{name}`", _first_line(inspect.getmodule(row.make)), row.source, ", ".join(f"`{setting}`" for setting in sorted(row.settings)) or "-")
+            for name, row in ARCHITECTURES.items()]
+    return "\n".join(_table(("Architecture", "What it is", "Source", "Settings of its own"), rows)).rstrip()
+
+
+def _first_line(documented: Any) -> str:
+    return (inspect.getdoc(documented) or "").splitlines()[0]
+
+
+def _source_link(function: Callable[..., Any]) -> str:
+    path = Path(inspect.getfile(function)).relative_to(ROOT)
+    return f"[{path.name}](../../{path.as_posix()})"
 
 
 def demo_subject_block() -> str:
@@ -245,10 +282,34 @@ def demo_seeds_block() -> str:
     return "\n".join(_table(("Run", "domain fvu, residual", "general fvu, residual", "domain fvu, control", "domain features"), rows)).rstrip()
 
 
+def sae_formats_block() -> str:
+    """Formats of SAEs: what is read, what is written, against what that was verified."""
+    from sparselight.sae.formats import FORMATS
+
+    rows = [(f"{form.title} (`{form.name}`)", form.layout, ", ".join(form.architectures), ", ".join(form.written) or "-", form.refuses or "-", form.verified)
+            for form in FORMATS.values()]
+    return "\n".join(_table(("Format", "Files", "Read", "Written", "Refused", "Verified against"), rows)).rstrip()
+
+
+def sae_settings_block() -> str:
+    """What files of a format may leave unsaid."""
+    from sparselight.sae.formats import FORMATS
+    from sparselight.sae.formats.format import COMMON
+
+    asked = [(name, "every format", setting) for name, setting in COMMON.items()]
+    asked += [(name, f"`{form.name}`", setting) for form in FORMATS.values() for name, setting in form.settings.items()]
+    grouped: dict[tuple[str, str, str], list[str]] = {}
+    for name, form_name, setting in asked:
+        grouped.setdefault((name, PLAIN_TYPES.get(setting.kind.__name__, setting.kind.__name__), setting.meaning), []).append(form_name)
+    rows = [(f"`{name}`", kind, meaning, ", ".join(forms)) for (name, kind, meaning), forms in grouped.items()]
+    return "\n".join(_table(("Setting", "Type", "Meaning", "Of"), rows)).rstrip()
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
+    "sae_formats": sae_formats_block, "sae_settings": sae_settings_block,
     "demo_subject": demo_subject_block, "demo_headline": demo_headline_block, "demo_table": demo_table_block, "demo_seeds": demo_seeds_block,
     "works": works_block, "import_time": import_time_block,
-    "sites": sites_block, "edits": edits_block,
+    "sites": sites_block, "edits": edits_block, "terms": terms_block, "architectures": architectures_block,
 }
 
 

@@ -1,4 +1,4 @@
-"""Make the virtual environment of a Makefile target: `python scripts/make_env.py {dev,peers}`. Standard library only.
+"""Make the virtual environment of a Makefile target: `python scripts/make_env.py {dev,peers,bench-*}`. Standard library only.
 
 PyTorch comes first, on its own, because the plain index gives Linux users gigabytes of CUDA libraries that nothing here needs: the
 index of CPU builds is tried, then the plain one. SPARSELIGHT_TORCH (what `pip install` takes) or CI=true go straight to one spec.
@@ -16,8 +16,18 @@ if sys.version_info < (3, 11):  # noqa: UP036  (this script is what tells a user
 ROOT = Path(__file__).resolve().parents[1]
 TORCH = "torch==2.13.0"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-FOLDERS = {"dev": ROOT / ".venv", "peers": ROOT / ".venv-peers"}
-REQUIREMENTS = {"dev": ["-e", f"{ROOT}[dev]"], "peers": ["-r", str(ROOT / "tests" / "peers" / "requirements.txt")]}
+# What `pip install` takes for each environment, call by call. The bench-* ones hold one library each that the benchmarks measure beside ours;
+# two of them come without dependencies that only their language or vision models need (nnsight, torchvision, timm): see benchmarks/side_by_side.
+REQUIREMENTS = {
+    "dev": [["-e", f"{ROOT}[dev]"]],
+    "peers": [["-r", str(ROOT / "tests" / "peers" / "requirements.txt")]],
+    "bench-saelens": [["sae-lens==6.54.12"]],
+    "bench-dictionarylearning": [["--no-deps", "dictionary-learning==0.1.0"], ["einops", "numpy", "tqdm"]],
+    "bench-sparsify": [["eai-sparsify==1.3.3"]],
+    "bench-overcomplete": [["--no-deps", "overcomplete==0.3.0"],
+                           ["einops", "matplotlib", "opencv-python-headless", "scikit-image", "scikit-learn>=1.2,<2", "scipy", "tqdm"]],
+}
+FOLDERS = {name: ROOT / (".venv" if name == "dev" else f".venv-{name}") for name in REQUIREMENTS}
 
 
 def make_env(name: str) -> None:
@@ -28,7 +38,8 @@ def make_env(name: str) -> None:
         run([sys.executable, "-m", "venv", "--clear", str(folder)])
     if not has_torch(python):
         install_torch(python)
-    run([*pip(python), *REQUIREMENTS[name]])
+    for arguments in REQUIREMENTS[name]:
+        run([*pip(python), *arguments])
 
 
 def runs_this_version(python: Path) -> bool:

@@ -11,10 +11,29 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["evaluate", "explain", "harvest", "load_corpus", "load_sae", "load_subject", "run", "select", "steer", "stitch", "train"]
+__all__ = [
+    "evaluate", "explain", "export_sae", "harvest", "load_corpus", "load_sae", "load_subject", "run", "sae_from_arrays", "select", "steer", "stitch",
+    "train", "train_many", "wrap_coder",
+]
 
 if TYPE_CHECKING:
-    from sparselight.api import evaluate, explain, harvest, load_corpus, load_sae, load_subject, run, select, steer, stitch, train
+    from sparselight.api import (
+        evaluate,
+        explain,
+        export_sae,
+        harvest,
+        load_corpus,
+        load_sae,
+        load_subject,
+        run,
+        sae_from_arrays,
+        select,
+        steer,
+        stitch,
+        train,
+        train_many,
+        wrap_coder,
+    )
 
 
 class _Package(ModuleType):

@@ -15,20 +15,27 @@ from sparselight.interpret import ExplainConfig, TokenSet
 from sparselight.interpret import explain as _explain
 from sparselight.intervene import edit_function
 from sparselight.pipeline import Result, load_recipe, run_pipeline
+from sparselight.pipeline.train_recipe import merged
 from sparselight.protocols import Progress, no_progress
 from sparselight.records import Card, Edit, EvalRecord
-from sparselight.sae import Sae, load_sae, stitch
+from sparselight.sae import Sae, stitch
+from sparselight.sae.formats import export_sae, load_sae
+from sparselight.sae.formats.wrap import sae_from_arrays, wrap_coder
 from sparselight.select import SelectConfig, select_examples
 from sparselight.store import FolderStore, HarvestConfig
 from sparselight.store import harvest as _harvest
-from sparselight.subjects import CausalLM, SubjectConfig
+from sparselight.subjects import HuggingFaceSubject, SubjectConfig
 from sparselight.subjects import load_subject as _load_subject
 from sparselight.train import TrainConfig, train_sae
+from sparselight.train import train_many as _train_many
 
-__all__ = ["evaluate", "explain", "harvest", "load_corpus", "load_sae", "load_subject", "run", "select", "steer", "stitch", "train"]
+__all__ = [
+    "evaluate", "explain", "export_sae", "harvest", "load_corpus", "load_sae", "load_subject", "run", "sae_from_arrays", "select", "steer", "stitch",
+    "train", "train_many", "wrap_coder",
+]
 
 
-def load_subject(source: str = "demo", **settings: Any) -> CausalLM:
+def load_subject(source: str = "demo", **settings: Any) -> HuggingFaceSubject:
     """Load the model under study: `demo`, a Hugging Face name, or a folder. Settings are those of `subject` in a recipe."""
     return _load_subject(SubjectConfig.parse({"source": source, **settings}, "subject"))
 
@@ -38,16 +45,16 @@ def load_corpus(root: str = "stdlib", **settings: Any) -> ListCorpus:
     return _load_corpus(CorpusConfig.parse({"root": root, **settings}, "corpus"))
 
 
-def select(corpus: ListCorpus, subject: CausalLM, seeds: Sequence[str], max_tokens: int, **settings: Any) -> ListCorpus:
+def select(corpus: ListCorpus, subject: HuggingFaceSubject, seeds: Sequence[str], max_tokens: int, **settings: Any) -> ListCorpus:
     """The examples of a corpus that are most like the seed files, up to a budget in tokens."""
     config = SelectConfig.parse({"seeds": list(seeds), "max_tokens": max_tokens, **settings}, "select")
     return corpus.subset(sorted(select_examples(corpus, config, subject.n_tokens).examples))
 
 
-def harvest(subject: CausalLM, corpus: ListCorpus, site: str, folder: str | Path, progress: Progress = no_progress, **settings: Any) -> FolderStore:
+def harvest(subject: HuggingFaceSubject, corpus: ListCorpus, site: str, folder: str | Path, progress: Progress = no_progress, **settings: Any) -> FolderStore:
     """Store the activations of a corpus at a site; an interrupted store in that folder is gone on with."""
     config = HarvestConfig.parse({"site": site, **settings}, "harvest")
-    return _harvest(subject, corpus.examples, [site], Path(folder), config, corpus.fingerprint(), progress)
+    return _harvest(subject, corpus.examples, [site], folder, config, corpus.fingerprint(), progress)
 
 
 def train(
@@ -58,8 +65,23 @@ def train(
     return train_sae(store, None, site or only_site(store), config, Path(folder), store.manifest.subject, base, progress)
 
 
+def train_many(
+    store: FolderStore, folder: str | Path, sweep: Mapping[str, Mapping[str, Any]], base: Sae | Mapping[str, Sae] | None = None, site: str | None = None,
+    progress: Progress = no_progress, **settings: Any,
+) -> dict[str, Sae]:
+    """Train several SAEs on one stream of a store, each as `train` would by itself.
+
+    Args:
+        folder: each goes into the folder of its name in it.
+        sweep: for each name what differs from the settings given by keyword, tables setting by setting.
+        base: a base SAE for all, or for some by name: those become residual SAEs.
+    """
+    configs = {name: TrainConfig.parse(merged(settings, changes), f"sweep.{name}") for name, changes in sweep.items()}
+    return _train_many(store, None, site or only_site(store), configs, Path(folder), store.manifest.subject, base, progress)
+
+
 def evaluate(
-    subject: CausalLM, coders: Mapping[str, Sae], datasets: Mapping[str, ListCorpus], store: FolderStore,
+    subject: HuggingFaceSubject, coders: Mapping[str, Sae], datasets: Mapping[str, ListCorpus], store: FolderStore,
     site: str | None = None, progress: Progress = no_progress, **settings: Any,
 ) -> EvalRecord:
     """Measure SAEs on held-out examples beside their controls (an untrained SAE, PCA with as many components as l0).
@@ -78,7 +100,7 @@ def evaluate(
 
 
 def explain(
-    subject: CausalLM, coders: Mapping[str, Sae], explain_on: Mapping[str, FolderStore], score_on: Mapping[str, FolderStore], corpus: ListCorpus,
+    subject: HuggingFaceSubject, coders: Mapping[str, Sae], explain_on: Mapping[str, FolderStore], score_on: Mapping[str, FolderStore], corpus: ListCorpus,
     site: str | None = None, progress: Progress = no_progress, **settings: Any,
 ) -> list[Card]:
     """A card for every latent: what predicts its firing on `explain_on`, with its evidence on `score_on` beside shuffled labels.
@@ -101,7 +123,7 @@ def explain(
 
 
 def steer(
-    subject: CausalLM, sae: Sae, latents: Sequence[int], operation: str, amount: float, prompt: str,
+    subject: HuggingFaceSubject, sae: Sae, latents: Sequence[int], operation: str, amount: float, prompt: str,
     n_tokens: int = 40, temperature: float = 0.0, seed: int = 0, site: str | None = None,
 ) -> str:
     """Continue a text with latents edited (vocab.EDIT_OPERATIONS: ablate, clamp, scale, add); returns the continuation.

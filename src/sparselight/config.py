@@ -105,6 +105,8 @@ def _config_error(cls: type[Config], error: ErrorDetails, prefix: str) -> Config
     if error["type"] == "missing":
         return ConfigError(asked=f"use this config without {dotted}", why="that setting has no default", instead=f"add {dotted}")
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if error["type"] == "value_error" and isinstance(error["input"], dict):  # several settings that do not go together
+        return ConfigError(asked=f"use the settings of {dotted or cls.__name__}", why=message, instead="change one of those (see docs/reference/recipe.md)")
     return ConfigError(asked=f"set {dotted or cls.__name__} to {error['input']!r}", why=f"the value {message}" if message[0].islower() else message,
                        instead="give a value of that kind and range (see docs/reference/recipe.md)")
 

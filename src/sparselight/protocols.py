@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -59,6 +59,8 @@ class Batch:
     token_id: Int[Tensor, " token"]
     char_start: Int[Tensor, " token"]  # characters of example.text that the token covers: [char_start, char_end)
     char_end: Int[Tensor, " token"]
+    segment: Int[Tensor, "row position"] | None = None  # in packed rows: which example of the row a position belongs to, -1 for padding
+    inputs: Mapping[str, Any] | None = None  # what the model is called with instead of input_ids: pixels, features, anything by name
 
     @property
     def n_tokens(self) -> int:

@@ -35,9 +35,12 @@ METRICS: dict[str, Metric] = {row.name: row for row in [
 SITES: dict[str, str] = {
     "embed": "output of the token embedding",
     "resid_pre.N": "residual stream before layer N",
+    "resid_mid.N": "residual stream between the attention and the feed-forward block of layer N",
     "resid_post.N": "residual stream after layer N",
     "attn_out.N": "output of the attention block of layer N, before it is added",
     "mlp_out.N": "output of the feed-forward block of layer N, before it is added",
+    "mlp_act.N": "hidden activations of the feed-forward block of layer N, after its nonlinearity",
+    "pooled": "one vector an example, of an encoder with pooling",
     "PATH:input": "first input of the module at PATH",
     "PATH:output": "(first) output of the module at PATH",
 }
@@ -55,11 +58,11 @@ MODALITIES: tuple[str, ...] = ("text", "proteins", "images with text", "recommen
 
 # What works today, by stage and modality; the README's table is generated from it and a test runs every entry that says so.
 WORKS: dict[str, dict[str, str]] = {
-    "corpus": {"text": "Python source, plain text"},
+    "corpus": {"text": "JSONL, Parquet, CSV, text, Hugging Face datasets, Python source; spans and labels"},
     "select": {"text": "BM25 from seeds"},
-    "harvest": {"text": "causal LMs"},
-    "train": {"text": "BatchTopK"},
-    "residual": {"text": "BatchTopK"},
+    "harvest": {"text": "causal and masked LMs, encoders"},
+    "train": {"text": "TopK, BatchTopK, Matryoshka, ReLU, JumpReLU, Gated; transcoders; sweeps"},
+    "residual": {"text": "every architecture"},
     "evaluate": {"text": "reconstruction, behaviour, controls"},
     "explain": {"text": "statistical, held-out, shuffled control"},
     "intervene": {"text": "ablate, clamp, scale, add"},

@@ -98,6 +98,8 @@ def test_the_untrained_sae_refuses_other_activations() -> None:
         untrained(trained(3.0), torch.zeros(0, D))
     with pytest.raises(SaeError, match="d_in = 8"):
         untrained(trained(3.0), torch.zeros(5, D + 1))
+    with pytest.raises(SaeError, match="beside a transcoder"):
+        untrained(Sae(D, 4, subtract_b_dec=False, d_out=3), torch.zeros(5, D))
 
 
 @pytest.mark.parametrize(("l0", "n_components"), [(3.0, 3), (20.0, D)])

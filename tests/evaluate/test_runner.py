@@ -242,6 +242,7 @@ def test_progress_ends_at_its_total(subject: CausalLM, examples: list[Example], 
 
 @pytest.mark.parametrize(("coders", "datasets", "error", "words"), [
     ({"base": Perfect(), "bad": Broken()}, None, SaeError, r"the coder 'bad' on the dataset 'general'.*not finite"),
+    ({"base": Sae(32, 4, subtract_b_dec=False, skip=True)}, None, SaeError, "the coder 'base'.*it is a transcoder"),
     ({"base": Perfect()}, {"empty": []}, CorpusError, "the dataset 'empty'.*no example"),
     ({"base": Perfect()}, {}, ConfigError, "there is no dataset"),
     ({"basis": Perfect()}, None, ConfigError, "'base'.*not among the coders.*'basis'"),

@@ -114,6 +114,13 @@ def test_a_dictionary_of_another_site_is_refused() -> None:
         edit_function(make_edit("ablate"), coder)
 
 
+def test_a_transcoder_is_refused() -> None:
+    coder = HandMadeCoder(8, 6)
+    coder.is_transcoder = True
+    with pytest.raises(ConfigError, match="its directions belong to other activations"):
+        edit_function(make_edit("ablate"), coder)
+
+
 def test_the_control_fires_about_as_often_and_is_another_latent() -> None:
     rates = {latent: 10.0 ** (-latent / 10) for latent in range(60)} | {60: 0.0, 61: 0.0}
     picks = {pick_control(rates, 30, seed, n_nearest=4) for seed in range(40)}

@@ -7,9 +7,15 @@ from typing import Annotated
 import typer
 
 from sparselight import __version__
+from sparselight.cli.convert import convert
+from sparselight.cli.corpus import corpus_app
 from sparselight.cli.demo import demo
 from sparselight.cli.doctor_command import doctor_command
+from sparselight.cli.harvest import harvest
+from sparselight.cli.push import push
 from sparselight.cli.run import run
+from sparselight.cli.store import store_app
+from sparselight.cli.train import train
 from sparselight.errors import SparselightError
 
 app = typer.Typer(
@@ -19,6 +25,12 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(run)
 app.command("doctor")(doctor_command)
+app.command()(harvest)
+app.command()(train)
+app.command()(convert)
+app.command()(push)
+app.add_typer(corpus_app, name="corpus")
+app.add_typer(store_app, name="store")
 
 
 def _version(value: bool) -> None:

@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 
 from sparselight import __version__
+from sparselight.errors import SparselightError
 from sparselight.records import Part
 
 # What each dependency is for; a test compares the names with the package's metadata.
@@ -22,11 +23,14 @@ PURPOSES = {
     "torch": "models, training", "numpy": "arrays", "safetensors": "weights and activations on disk", "pyarrow": "tables on disk",
     "duckdb": "the catalogue of features", "pydantic": "configs and records", "typer": "the command line", "rich": "progress bars",
     "jinja2": "the report", "scipy": "statistics", "jaxtyping": "shapes in signatures",
+    "fsspec": "stores at URLs", "s3fs": "stores at s3:// addresses",
     "transformers": "language models as subjects (subject.source)", "tokenizers": "their tokenizers",
+    "datasets": "Hugging Face datasets as corpora (corpus.root = \"hf://...\")",
+    "tensorboard": "curves of a training (train.log_to)",
     "bm25s": "choosing domain text by BM25 (select.method = \"bm25\")",
 }
-# Extras that only combine others, or that only people who work on sparselight need.
-OTHER_EXTRAS = {"all", "dev"}
+# Extras that only combine others, that only people who work on sparselight need, or that few need and the refusal names (subject.quantize).
+OTHER_EXTRAS = {"all", "dev", "large"}
 
 
 class Package(Part):
@@ -80,7 +84,7 @@ class DoctorReport(Part):
     packages: list[Package]
     hardware: Hardware
     kernels: str
-    """Implementation with which SAEs compute (a row of kernels.BACKENDS)."""
+    """Implementation with which SAEs compute, and why not a faster one."""
     demo_subject: str | None
     """Folder of the model that ships with the package; null when this installation lacks it."""
     stdlib: str
@@ -175,10 +179,17 @@ def look_at_torch() -> tuple[TorchReport | None, Problem | None]:
 def kernels_in_use() -> str:
     """The backend that encoding, decoding and training take here."""
     try:
-        from sparselight.kernels import BACKENDS, kernels
+        from sparselight.kernels import compiled, kernels
     except (ImportError, OSError) as err:
         return f"cannot be imported ({err})"
-    return next(name for name, backend in BACKENDS.items() if backend is kernels()) + " (pure PyTorch, nothing compiled)"
+    try:
+        name = kernels().name
+    except SparselightError as err:
+        return f"cannot run: {err}"
+    if name == "compiled":
+        return f"compiled ({compiled.description()})"
+    why_not = compiled.available()
+    return f"{name}, chosen by SPARSELIGHT_KERNELS" if why_not is None else f"{name} (pure PyTorch). The compiled ones are faster, but {why_not}"
 
 
 def look_at_hardware() -> Hardware:

@@ -90,12 +90,15 @@ def untrained(sae: Sae, x: Float[Tensor, "token d_in"], seed: int = 0) -> Sae:
         x: training activations.
 
     Raises:
-        SaeError: when `x` is empty or of another width.
+        SaeError: when `x` is empty or of another width, or the trained one is a transcoder.
     """
     if not len(x):
         raise SaeError(asked="make an untrained SAE", why="there are no activations to set its threshold on", instead="give training activations")
     sae.check_width(x)
-    x = x.to(sae.W_dec.device, torch.float32)
+    if sae.is_transcoder:
+        raise SaeError(asked="make an untrained SAE beside a transcoder", why="it gives back other activations than it reads",
+                       instead="evaluate an SAE that was trained without train.target_site")
+    x = x.to(getattr(sae, "W_dec", x).device, torch.float32)  # a wrapped coder may have no directions
     rows = torch.linspace(0, len(x) - 1, min(len(x), CALIBRATION_TOKENS), device=x.device, dtype=torch.float64).round().long()
     result = initialize(Sae(sae.d_in, sae.n_latents), x.mean(0, dtype=torch.float64), torch.Generator().manual_seed(seed)).to(x.device)
     n_active = sum(int((sae.encode(chunk).values != 0).sum()) for chunk in x[rows].split(CHUNK_TOKENS))

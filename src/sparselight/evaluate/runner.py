@@ -177,6 +177,10 @@ def _check(
     for name in (SUBJECT, ZERO, MEAN):
         if name in coders:
             raise ConfigError(asked=f"evaluate a coder named {name!r}", why="that name is the evaluation's own", instead="give the coder another name")
+    for name, contender in coders.items():
+        if getattr(contender.coder, "is_transcoder", False):
+            raise SaeError(asked=f"evaluate the coder {name!r} at {site!r}", why="it is a transcoder: it gives back other activations than it reads",
+                           instead="evaluate an SAE that was trained without train.target_site")
     if not datasets:
         raise ConfigError(asked="evaluate", why="there is no dataset", instead="give held-out examples by name, for example {'general': examples}")
     d_in = subject.d_site(site)

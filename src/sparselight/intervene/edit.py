@@ -94,3 +94,6 @@ def check_edit(edit: Edit, coder: Dictionary) -> None:
     if record is not None and record.site != edit.site:
         raise ConfigError(asked=asked, why=f"the dictionary was trained at {record.site}",
                           instead=f"edit at {record.site}, or load a dictionary of {edit.site}")
+    if getattr(coder, "is_transcoder", False):
+        raise ConfigError(asked=asked, why="the dictionary is a transcoder: its directions belong to other activations than those it reads",
+                          instead=f"load an SAE of {edit.site} that was trained without train.target_site")

@@ -99,7 +99,8 @@ def _corpus(corpus: Mapping[str, Any]) -> str:
 
 
 def _sae(record: SaeRecord) -> str:
-    words = (f"{record.architecture}, {record.n_latents:,} latents, k {number(record.k)}, l0 {number(record.l0)}, {record.n_dead:,} dead over the last "
+    aim = "" if record.k is None else f"k {number(record.k)}, "
+    words = (f"{record.architecture}, {record.n_latents:,} latents, {aim}l0 {number(record.l0)}, {record.n_dead:,} dead over the last "
              f"{record.dead_after_tokens:,} tokens, {record.n_tokens_seen:,} tokens seen, store {short_hash(record.store_fingerprint)}")
     return words + "".join(f", parent {short_hash(parent)}" for parent in record.parents)
 

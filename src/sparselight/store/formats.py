@@ -23,7 +23,7 @@ FORMATS: dict[str, tuple[str, torch.dtype]] = {
 INT8_MAX = 127
 MEASURE_EVERY = 16  # rows; the rounding of all would cost a few percent of a harvest
 ROW_NUMBER_FACTOR = np.uint32(2654435761)  # odd and irregular (2^32 / golden ratio), so that neighbouring rows differ in all bits
-DECODE_ROWS = 512  # a piece that stays in the cache between its two passes
+DECODE_VALUES = 32767  # in one piece: stays in the cache between its two passes, and PyTorch divides only more than that among threads
 
 
 class StoredRows(NamedTuple):
@@ -111,20 +111,19 @@ def expected_regions(sites: dict[str, int], dtype: str, n_rows: int) -> dict[str
 
 
 def decode_into(rows: StoredRows, order: Int[np.ndarray, " row"] | None, dtype: str, out: Float[Tensor, "row d_in"]) -> None:
-    """Write rows as float32: out[i] = rows[order[i]], or rows[i] where there is no order."""
-    scale = None if rows.scale is None else torch.from_numpy(rows.scale)
-    if order is None:
-        _convert(from_numpy(rows.values, dtype), scale, out)
-        return
-    piece = np.empty((min(DECODE_ROWS, len(order)), rows.values.shape[1]), rows.values.dtype)
-    for start in range(0, len(order), DECODE_ROWS):
-        chosen = order[start:start + DECODE_ROWS]
-        part = piece[:len(chosen)]
-        np.take(rows.values, chosen, axis=0, out=part, mode="clip")  # "clip" writes to `out` without a buffer between; all are in range
-        _convert(from_numpy(part, dtype), None if scale is None else scale[torch.from_numpy(chosen)], out[start:start + len(chosen)])
-
-
-def _convert(values: Tensor, scale: Tensor | None, out: Tensor) -> None:
-    out.copy_(values)
-    if scale is not None:
-        out.mul_(scale[:, None])
+    """Write rows as float32: out[i] = rows[order[i]], or rows[i] where there is no order. On one thread: others are waited for longer than this takes."""
+    values, scale = from_numpy(rows.values, dtype), None if rows.scale is None else torch.from_numpy(rows.scale)
+    step = max(1, DECODE_VALUES // max(1, rows.values.shape[1]))
+    piece = np.empty((0 if order is None else min(step, len(order)), rows.values.shape[1]), rows.values.dtype)
+    piece_values = from_numpy(piece, dtype)
+    for start in range(0, len(out), step):
+        target = out[start:start + step]
+        if order is None:
+            part, part_scale = values[start:start + step], None if scale is None else scale[start:start + step]
+        else:
+            chosen = order[start:start + step]
+            np.take(rows.values, chosen, axis=0, out=piece[:len(chosen)], mode="clip")  # "clip" writes to `out` without a buffer between; all are in range
+            part, part_scale = piece_values[:len(chosen)], None if scale is None else scale[torch.from_numpy(chosen)]
+        target.copy_(part)
+        if part_scale is not None:
+            target.mul_(part_scale[:, None])
