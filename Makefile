@@ -15,7 +15,7 @@ BENCH_READY := $(patsubst %,.venv-bench-%/.ready,saelens dictionarylearning spar
 BENCHMARKS := benchmarks/import_time.py benchmarks/train_step.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check test test-peers peers peers-env demo bench bench-setup docs
+.PHONY: help setup fmt check test test-peers peers demo bench bench-setup docs
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -28,13 +28,10 @@ demo: $(READY) ## Corpus to report on this machine: a page of named, evidenced f
 test: $(READY) ## All tests but the comparisons with other libraries
 	$(BIN)/python -m pytest -m "not peers" $(ARGS)
 
-test-peers: $(READY) $(PEERS_READY) ## Our files in other libraries, each in an environment of its own
+test-peers: $(READY) peers ## Our files in other libraries and theirs here, each in an environment of its own
 	$(BIN)/python -m pytest -m peers tests/peers $(ARGS)
 
-peers: $(READY) $(PEERS_READY) .venv-bench-dictionarylearning/.ready .venv-bench-sparsify/.ready ## The same with every library that tests/peers knows
-	$(BIN)/python -m pytest -m peers tests/peers $(ARGS)
-
-peers-env: $(PEERS_READY)
+peers: $(PEERS_READY) .venv-bench-dictionarylearning/.ready .venv-bench-sparsify/.ready ## Those environments
 
 check: $(READY) ## Style, types, import order of the stages, generated pages
 	$(BIN)/ruff check

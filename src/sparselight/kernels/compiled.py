@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparselight.kernels import torch_sparse
-from sparselight.kernels.compiled_encode import PackedCopy, copy_key, encode_above, encode_batch_topk, encode_topk, screening_format
+from sparselight.kernels.compiled_encode import PackedCopy, copy_key, encode_above, encode_batch_topk, encode_topk, is_float32_on_cpu, screening_format
 from sparselight.kernels.cpu.loader import NotAvailable, library
 from sparselight.kernels.selection import AnySelection, DenseSelection, Selection, WeightGradients
 
@@ -104,7 +104,7 @@ def nearest_in_chunk(rows: Float[Tensor, "latent d_out"], order: Int[Tensor, " l
         return torch_sparse.nearest_in_chunk(rows, order, chunk)
     rows, order, partner = flat(rows), order.to(torch.int64).contiguous(), torch.empty(len(rows), dtype=torch.int64)
     call("sl_nearest", ctypes.byref(NearestCall(
-        address(rows), address(order), *rows.shape, chunk, screening_format(library(), rows.shape[1]), torch.get_num_threads(), address(partner))))
+        address(rows), address(order), *rows.shape, chunk, screening_format(library(), rows.shape[1], {}), torch.get_num_threads(), address(partner))))
     return partner
 
 
@@ -178,7 +178,7 @@ def suffix_sums(grad: Float[Tensor, "group token d_out"]) -> Float[Tensor, "grou
 
 def is_ours(selection: AnySelection | None, *tensors: Tensor) -> bool:
     """Whether the C++ takes these; the PyTorch path takes the rest."""
-    return not isinstance(selection, DenseSelection) and all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
+    return not isinstance(selection, DenseSelection) and is_float32_on_cpu(*tensors)
 
 
 def flat(tensor: Tensor) -> Tensor:

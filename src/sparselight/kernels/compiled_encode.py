@@ -7,6 +7,8 @@ cache["stats"] counts over all calls: tokens, candidates that passed the screeni
 
 import ctypes
 import math
+import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +23,7 @@ Cache = dict[str, Any]
 FORMATS = {"fp32": 0, "bf16": 1, "int8": 2}
 MISSES = 0.005  # share of tokens for which the predicted floor may be too high
 SAMPLE_TOKENS = 64
+TRIALS, TRY_AGAIN_CALLS = 4, 2000  # the first call with a format has no prediction, and other work may disturb one
 INT8_MOST_WIDTH = 2**16  # beyond, sums of products of bytes leave 32 bits
 DENSE_FRACTION = 0.12  # above this share of active entries plain matrix products are faster than these
 NO_LIMIT = 2**62
@@ -71,7 +74,7 @@ class Weights(NamedTuple):
 
 
 def encode_topk(x: Float[Tensor, "token d_in"], W_enc: Float[Tensor, "d_in latent"], b_enc: Float[Tensor, " latent"], k: int, cache: Cache) -> Selected:
-    if not all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in (x, W_enc, b_enc)):
+    if not is_float32_on_cpu(x, W_enc, b_enc):
         return torch_encode.encode_topk(x, W_enc, b_enc, k, cache)
     x, k = x.detach().contiguous(), min(k, len(b_enc))
     if k == 0 or not len(x):
@@ -102,7 +105,7 @@ def encode_topk(x: Float[Tensor, "token d_in"], W_enc: Float[Tensor, "d_in laten
 def encode_batch_topk(
     x: Float[Tensor, "token d_in"], W_enc: Float[Tensor, "d_in latent"], b_enc: Float[Tensor, " latent"], n_keep: int, cache: Cache,
 ) -> Selected:
-    if not all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in (x, W_enc, b_enc)):
+    if not is_float32_on_cpu(x, W_enc, b_enc):
         return torch_encode.encode_batch_topk(x, W_enc, b_enc, n_keep, cache)
     x = x.detach().contiguous()
     if n_keep <= 0 or not len(x):
@@ -126,7 +129,7 @@ def encode_above(
     x: Float[Tensor, "token d_in"], W_enc: Float[Tensor, "d_in latent"], b_enc: Float[Tensor, " latent"], threshold: Float[Tensor, " latent"],
     cache: Cache, allow_dense: bool = False,
 ) -> Selected:
-    if not all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in (x, W_enc, b_enc, threshold)):
+    if not is_float32_on_cpu(x, W_enc, b_enc, threshold):
         return torch_encode.encode_above(x, W_enc, b_enc, threshold, cache, allow_dense)
     x = x.detach().contiguous()
     if not len(x):
@@ -177,21 +180,24 @@ def entries_above(x: Tensor, W_enc: Tensor, b_enc: Tensor, threshold: Tensor | N
     return held[0]
 
 
-def with_true_copy(W_enc: Tensor, b_enc: Tensor, cache: Cache, n_tokens: int, attempt: Any) -> None:
+def with_true_copy(W_enc: Tensor, b_enc: Tensor, cache: Cache, n_tokens: int, attempt: Callable[[Weights], Any]) -> None:
     """Run with the packed copy that the cache has; once more with a new one if a value broke its bound: W_enc was changed behind PyTorch's back."""
     rows, bias = W_enc.detach().T.contiguous(), b_enc.detach().contiguous()
+    code = screening_format(library(), rows.shape[1], cache)
     for is_last in (False, True):
-        packed = packed_copy(rows, cache, is_own_memory=rows.data_ptr() == W_enc.data_ptr())
-        candidates, rescored, redone, broken = attempt(Weights(rows, bias, packed.memory, packed.format))
+        memory = packed_copy(rows, code, cache, is_own_memory=rows.data_ptr() == W_enc.data_ptr()).memory
+        began = time.perf_counter()
+        candidates, rescored, redone, broken = attempt(Weights(rows, bias, memory, code))
+        cache.setdefault("speeds", {}).setdefault(code, []).append(n_tokens / (time.perf_counter() - began))
         count(cache, tokens=n_tokens, candidates=candidates, rescored=rescored, redone=redone, broken=broken)
         if not broken or is_last:
             return
         cache.pop("packed", None)
 
 
-def packed_copy(rows: Float[Tensor, "latent d_in"], cache: Cache, is_own_memory: bool = True) -> PackedCopy:
+def packed_copy(rows: Float[Tensor, "latent d_in"], code: int, cache: Cache, is_own_memory: bool = True) -> PackedCopy:
     """A low-precision copy of the encoder, from the cache where that is of this very state of it."""
-    code, key, held = screening_format(library(), rows.shape[1]), copy_key(rows) if is_own_memory else None, cache.get("packed")
+    key, held = copy_key(rows) if is_own_memory else None, cache.get("packed")
     if held is not None and key is not None and (held.key, held.format) == (key, code):
         return held
     size = library().functions.sl_packed_bytes(code, *rows.shape)
@@ -206,11 +212,20 @@ def copy_key(rows: Float[Tensor, "latent d_in"]) -> tuple | None:
     return None if rows.is_inference() else (rows.data_ptr(), rows._version, tuple(rows.shape))
 
 
-def screening_format(loaded: Library, d: int) -> int:
-    """The narrowest numbers that pay: int8 for the instruction set named after it, else bfloat16 where the processor multiplies it."""
-    offered = loaded.functions.sl_formats()
-    wanted = FORMATS["int8"] if loaded.isa == "avx512_vnni" and d < INT8_MOST_WIDTH else FORMATS["bf16"]
-    return wanted if offered >> wanted & 1 else FORMATS["fp32"]
+def screening_format(loaded: Library, d: int, cache: Cache) -> int:
+    """The numbers to screen in. Where there is a choice (int8: cheap products, more candidates) each is tried and the fastest stays in use.
+
+    All are tried again now and then, because the number of candidates changes as an SAE learns.
+    """
+    offered = [FORMATS[name] for name in ("bf16", "int8", "fp32") if loaded.functions.sl_formats() >> FORMATS[name] & 1]
+    choice = [code for code in offered[:2] if code != FORMATS["int8"] or d < INT8_MOST_WIDTH]
+    if len(choice) < 2:
+        return choice[0]
+    speeds: dict[int, list[float]] = cache.setdefault("speeds", {})
+    if sum(map(len, speeds.values())) > TRY_AGAIN_CALLS:
+        speeds.clear()
+    untried = [code for code in choice if len(speeds.get(code, [])) < TRIALS]
+    return untried[0] if untried else max(choice, key=lambda code: max(speeds[code]))
 
 
 def sampled_floor(x: Tensor, W_enc: Tensor, b_enc: Tensor, n_keep: int) -> float:
@@ -220,6 +235,10 @@ def sampled_floor(x: Tensor, W_enc: Tensor, b_enc: Tensor, n_keep: int) -> float
     rank = math.ceil(1.2 * n_keep * len(sample) / len(x)) + 8
     floor = float(pre.kthvalue(len(pre) - rank + 1).values) if rank <= len(pre) else 0.0
     return floor if 0 < floor < math.inf else 0.0
+
+
+def is_float32_on_cpu(*tensors: Tensor) -> bool:
+    return all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
 
 
 def nothing(x: Tensor, b_enc: Tensor) -> Selected:

@@ -41,7 +41,9 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "") == "1"
 
 
-def encode_topk(x: Float[Tensor, "token d_in"], W_enc: Float[Tensor, "d_in latent"], b_enc: Float[Tensor, " latent"], k: int, cache: Cache) -> Selected:
+def encode_topk(
+    x: Float[Tensor, "token d_in"], W_enc: Float[Tensor, "d_in latent"], b_enc: Float[Tensor, " latent"], k: int, cache: Cache,  # noqa: ARG001
+) -> Selected:
     screen = Screen(x, W_enc, b_enc)
     parts = []
     for first, approx in screen.chunks():
@@ -171,7 +173,8 @@ def decode(
     if selection.n_tokens:
         block = min(1024, triton_power(d))
         triton_ops.decode[(selection.n_tokens, -(-d // block))](
-            values.detach().contiguous(), selection.latents, _edges(selection, ends), W_dec.contiguous(), out, selection.n_tokens, d, GROUPS=len(ends), BLOCK=block)
+            values.detach().contiguous(), selection.latents, _edges(selection, ends), W_dec.contiguous(), out, selection.n_tokens, d,
+            GROUPS=len(ends), BLOCK=block)
     return out
 
 

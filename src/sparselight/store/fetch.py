@@ -5,6 +5,7 @@ checksum; before that, each shard is looked at when it is first touched: its siz
 Memory: what one fetch needs, used again by the next, and mappings of shards up to a bound. Refuses: what is missing, truncated or changed, by file and row.
 """
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,8 +22,9 @@ from sparselight.store.place import FileCache, Remote
 from sparselight.store.shards import Chosen, LocalShard, RangedShard, ShardFile
 from sparselight.store.tensors import NUMPY, Region, read_header
 
-MAP_BYTES = 1 << 30  # of shards that stay mapped; rows of further ones are read one by one, at about a tenth of the speed from the page cache
+MAP_BYTES = 1 << 62  # of shards that stay mapped: all. Mapped pages are page cache, which the system takes back; rows of unmapped shards cost a call each
 MAX_OPEN_FILES = 512  # of which a process commonly has 1024
+CACHED_FRAC = 0.25  # of the machine's memory: stores up to this size are read into the page cache shard by shard, once it is clear that many rows are wanted
 FULL_CHECK_BYTES = 1 << 30  # stores up to this size have their SHA-256 checked when first touched: about a second in all
 
 # Files found whole by this process, as they were then: a file that is written anew is looked at anew.
@@ -45,6 +47,7 @@ class RowFetcher:
         self._first_row = np.cumsum([0, *(shard.n_tokens for shard in manifest.shards)])
         self._shards: dict[int, tuple[ShardFile, dict[str, Region]]] = {}
         self._left_to_map, self._lock, self._scratch = map_bytes, threading.Lock(), threading.local()
+        self._fits_cache = sum(shard.n_bytes for shard in manifest.shards) <= CACHED_FRAC * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
     def read_into(self, rows: Int[np.ndarray, " row"], site: str, outs: Sequence[Float[Tensor, "row d_in"]]) -> None:
         """Fetch rows in ascending order, and hand them out in their own."""
@@ -128,7 +131,7 @@ class RowFetcher:
         keep_map = may_hold and 0 < size <= self._left_to_map
         if keep_map:
             self._left_to_map -= size
-        return LocalShard(path, keep_map, may_hold), path
+        return LocalShard(path, keep_map, may_hold, self._fits_cache), path
 
     def _look_at(self, number: int, file: ShardFile, path: Path | None) -> dict[str, Region]:
         """Raises ValueError or OSError when a shard cannot be whole."""

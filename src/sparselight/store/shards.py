@@ -1,7 +1,7 @@
 """Reads rows out of one shard file: a local one through a mapping or by single reads, a remote one by ranges of bytes.
 
-Pages that are touched through a mapping count as the process's own, so a reader keeps mappings up to a bound (fetch.py) and reads the
-rest. Rows that are not in the page cache are announced to the kernel first: it then fetches them side by side, not one after the other.
+Mapped rows are copied without a call to the system; the pages belong to the page cache, which the system takes back when it needs memory. Rows
+that are not in the page cache are announced to the kernel first: it then fetches them side by side, not one after the other.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from sparselight.store.place import Remote
 from sparselight.store.tensors import NUMPY, Region, parse_header, read_header
 
 N_PROBES = 3  # pages that are looked up in the page cache before a read
+MANY_ROWS_FRAC = 1 / 32  # of a shard's rows, asked for and not found in the page cache: the whole shard is then read ahead
 RANGE_GAP_BYTES = 1 << 16  # nearer ranges of a remote file are fetched as one: the bytes between cost less than a request
 
 
@@ -43,21 +44,22 @@ class LocalShard:
 
     Args:
         keep_map: map the file once and for all; else rows are read into memory one by one, which costs more a row and no memory.
-        keep_open: keep a file descriptor.
+        keep_open: keep a file descriptor (a mapping has one of its own).
+        may_read_ahead: all of the file may be brought into the page cache when many rows of it are wanted.
     """
 
-    def __init__(self, path: Path, keep_map: bool = False, keep_open: bool = False):
-        self.path = path
+    def __init__(self, path: Path, keep_map: bool = False, keep_open: bool = False, may_read_ahead: bool = False):
+        self.path, self._may_read_ahead, self._n_missed = path, may_read_ahead, 0
         self._map: mmap.mmap | None = None
         self._descriptor: int | None = None
-        if keep_open or keep_map:
-            self._descriptor = os.open(path, os.O_RDONLY)
-            weakref.finalize(self, os.close, self._descriptor)
-        if keep_map and self._descriptor is not None:
-            with contextlib.suppress(OSError):  # no room in the address space: rows are then read one by one
-                self._map = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
+        if keep_map:
+            with contextlib.suppress(OSError), path.open("rb") as handle:  # no room in the address space: rows are then read one by one
+                self._map = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
         if self._map is not None and hasattr(mmap, "MADV_RANDOM"):
             self._map.madvise(mmap.MADV_RANDOM)  # no reading ahead of rows that nobody asked for
+        elif keep_open:
+            self._descriptor = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._descriptor)
 
     def regions(self) -> dict[str, Region]:
         return read_header(self.path)
@@ -67,22 +69,35 @@ class LocalShard:
         if not hasattr(os, "posix_fadvise"):
             return
         with self._opened() as descriptor:
-            if not _is_cached(descriptor, region, chosen.rows):
-                for start, end in runs(region, chosen.rows, mmap.PAGESIZE):
-                    os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_WILLNEED)
+            if _is_cached(descriptor, region, chosen.rows):
+                return
+            self._n_missed += len(chosen.rows)
+            if self._may_read_ahead and self._n_missed > MANY_ROWS_FRAC * region.shape[0]:
+                self._may_read_ahead = False  # once: should the system need the memory for something else, it is not asked again
+                os.posix_fadvise(descriptor, region.offset_bytes, region.end_bytes - region.offset_bytes, os.POSIX_FADV_WILLNEED)
+                return
+            for start, end in runs(region, chosen.rows, mmap.PAGESIZE):
+                os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_WILLNEED)
 
     def take(self, wanted: list[tuple[Region, np.ndarray]], chosen: Chosen) -> None:
         """Copy the chosen rows of each region into the array beside it."""
+        if self._map is not None:
+            self._take_mapped(self._map, wanted, chosen)
+            return
         with self._opened() as descriptor:
-            if self._map is not None and os.fstat(descriptor).st_size < len(self._map):  # touching pages that are gone would end the process
-                raise ValueError(f"it is truncated: it has {os.fstat(descriptor).st_size} of {len(self._map)} bytes")
             for region, out in wanted:
-                if self._map is not None and not chosen.is_run:
-                    n_values = region.shape[0] * region.row_bytes // NUMPY[region.dtype].itemsize
-                    stored = np.frombuffer(self._map, NUMPY[region.dtype], n_values, region.offset_bytes).reshape(region.shape)
-                    np.take(stored, chosen.rows, axis=0, out=out, mode="clip")  # "clip" writes to `out` without a buffer between
-                else:
-                    _read_ranges(descriptor, memoryview(out).cast("B"), runs(region, chosen.rows, 0))  # type: ignore[arg-type]
+                _read_ranges(descriptor, memoryview(out).cast("B"), runs(region, chosen.rows, 0))  # type: ignore[arg-type]
+
+    def _take_mapped(self, mapped: mmap.mmap, wanted: list[tuple[Region, np.ndarray]], chosen: Chosen) -> None:
+        if mapped.size() < len(mapped):  # touching pages that are gone would end the process
+            raise ValueError(f"it is truncated: it has {mapped.size()} of {len(mapped)} bytes")
+        for region, out in wanted:
+            n_values = region.shape[0] * region.row_bytes // NUMPY[region.dtype].itemsize
+            stored = np.frombuffer(mapped, NUMPY[region.dtype], n_values, region.offset_bytes).reshape(region.shape)
+            if chosen.is_run:
+                out[:] = stored[chosen.rows[0]:chosen.rows[-1] + 1]
+            else:
+                np.take(stored, chosen.rows, axis=0, out=out, mode="clip")  # "clip" writes to `out` without a buffer between
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:

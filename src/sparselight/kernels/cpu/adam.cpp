@@ -28,6 +28,33 @@ void to_unit_norm(float* p, int64_t d) {
     for (int64_t i = 0; i < d; i++) p[i] *= factor;
 }
 
+typedef float HalfVec __attribute__((vector_size(LANES * 2)));
+typedef float LooseHalfVec __attribute__((vector_size(LANES * 2), aligned(4), may_alias));
+typedef double Doubles __attribute__((vector_size(LANES * 4)));
+
+// Sum of (grad - along p)^2 in double precision; without p of grad^2.
+template <bool HAS_P>
+double sum_squares(const float* grad, const float* p, float along, int64_t d) {
+    constexpr int HALF = LANES / 2;
+    Doubles total[4] = {};
+    int64_t i = 0;
+    for (; i + 4 * HALF <= d; i += 4 * HALF)
+        for (int j = 0; j < 4; j++) {
+            HalfVec g = *reinterpret_cast<const LooseHalfVec*>(grad + i + j * HALF);
+            if constexpr (HAS_P) g -= *reinterpret_cast<const LooseHalfVec*>(p + i + j * HALF) * (along - HalfVec{});
+            const Doubles wide = __builtin_convertvector(g, Doubles);
+            total[j] += wide * wide;
+        }
+    const Doubles all_lanes = (total[0] + total[1]) + (total[2] + total[3]);
+    double sum = 0;
+    for (int j = 0; j < HALF; j++) sum += all_lanes[j];
+    for (; i < d; i++) {
+        const double g = HAS_P ? grad[i] - along * p[i] : grad[i];
+        sum += g * g;
+    }
+    return sum;
+}
+
 }  // namespace
 
 struct AdamStep {
@@ -65,34 +92,19 @@ SL_EXPORT int sl_adam(const AdamStep* a) {
     return failed;
 }
 
-// Rows are taken in fixed blocks whose sums are then added in order, so the number of threads does not change the result.
+// Sums of fixed stretches are added in order, so the number of threads does not change the result.
 SL_EXPORT int sl_grad_square(const float* param, const float* grad, int64_t n_rows, int64_t d, int32_t unit_rows, double* out, int n_threads) {
-    const int64_t size = n_rows * d, block = unit_rows ? std::max<int64_t>(1, FLAT_BLOCK / std::max<int64_t>(d, 1)) * d : FLAT_BLOCK;
-    const int64_t n_blocks = block ? (size + block - 1) / block : 0;
-    Buffer<double> sums(n_blocks);
+    const int64_t stretch = unit_rows ? d : FLAT_BLOCK, size = n_rows * d, n_stretches = stretch ? (size + stretch - 1) / stretch : 0;
+    Buffer<double> sums(n_stretches);
     if (sums.failed()) return 1;
-    over_blocks(n_blocks, 8, n_threads, [&](int64_t first, int64_t last) {
+    over_blocks(n_stretches, 32, n_threads, [&](int64_t first, int64_t last) {
         for (int64_t b = first; b < last; b++) {
-            const int64_t begin = b * block, end = std::min(begin + block, size), stretch = unit_rows ? d : end - begin;
-            double lanes[8] = {};
-            for (int64_t row = begin; row < end; row += stretch) {
-                const float along = unit_rows ? dot(grad + row, param + row, d) : 0;
-                int64_t i = 0;
-                for (; i + 8 <= stretch; i += 8)
-                    for (int j = 0; j < 8; j++) {
-                        const double g = unit_rows ? grad[row + i + j] - along * param[row + i + j] : grad[row + i + j];
-                        lanes[j] += g * g;
-                    }
-                for (int j = 0; i + j < stretch; j++) {
-                    const double g = unit_rows ? grad[row + i + j] - along * param[row + i + j] : grad[row + i + j];
-                    lanes[j] += g * g;
-                }
-            }
-            sums[b] = ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+            const float *g = grad + b * stretch, *p = param + b * stretch;
+            sums[b] = unit_rows ? sum_squares<true>(g, p, dot(g, p, d), d) : sum_squares<false>(g, nullptr, 0, std::min(stretch, size - b * stretch));
         }
     });
     *out = 0;
-    for (int64_t b = 0; b < n_blocks; b++) *out += sums[b];
+    for (int64_t b = 0; b < n_stretches; b++) *out += sums[b];
     return 0;
 }
 

@@ -4,6 +4,7 @@ One shared library for each instruction set, so that no inlined function of a wi
 of them runs is decided when they are loaded. Runs inside the package build as well, so it needs nothing but the standard library.
 """
 
+import hashlib
 import os
 import platform
 import shutil
@@ -37,6 +38,18 @@ def instruction_sets() -> dict[str, list[str]]:
     return X86 if platform.machine().lower() in ("x86_64", "amd64") else {"generic": []}
 
 
+def fingerprint() -> str:
+    """Of the sources and flags; a library carries that of its own, so that one built from other sources is not used by mistake."""
+    digest = hashlib.sha256(repr((FLAGS, X86)).encode())
+    for path in sources():
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def sources() -> list[Path]:
+    return sorted(path for path in HERE.iterdir() if path.suffix in (".cpp", ".hpp"))
+
+
 def find_compiler() -> list[str] | None:
     """The user's CXX, else the first compiler found."""
     if os.environ.get("CXX"):
@@ -64,7 +77,8 @@ def compile_one(compiler: list[str], isa: str, flags: list[str]) -> str | None:
     with tempfile.TemporaryDirectory(dir=HERE) as folder:
         made = Path(folder) / "made.so"
         undefined = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
-        command = [*compiler, *FLAGS, *flags, "-shared", *undefined, *map(str, sorted(HERE.glob("*.cpp"))), "-o", str(made)]
+        units = [str(path) for path in sources() if path.suffix == ".cpp"]
+        command = [*compiler, *FLAGS, *flags, f'-DSL_FINGERPRINT="{fingerprint()}"', "-shared", *undefined, *units, "-o", str(made)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except OSError as err:

@@ -17,6 +17,7 @@ import torch
 from sparselight.kernels.cpu import build
 
 VARIABLE = "SPARSELIGHT_CPU"
+REBUILD = "python -m sparselight.kernels.cpu.build"
 RUNTIMES = r"lib(gomp|omp|iomp5)\b[^/]*\.(so|dylib)[^/]*"
 
 
@@ -58,12 +59,16 @@ def library() -> Library:
 def open_library(isa: str) -> ctypes.CDLL:
     path = build.library(isa)
     if not path.exists():
-        raise NotAvailable("they were not built at installation; with a C++ compiler: python -m sparselight.kernels.cpu.build")
+        raise NotAvailable(f"they were not built at installation; with a C++ compiler: {REBUILD}")
     try:
         functions = ctypes.CDLL(str(path))
-        declare(functions)
+        functions.sl_fingerprint.restype = ctypes.c_char_p
+        is_current = functions.sl_fingerprint() == build.fingerprint().encode()
     except (OSError, AttributeError) as err:
-        raise NotAvailable(f"{path.name} does not load ({err}); python -m sparselight.kernels.cpu.build makes it again") from err
+        raise NotAvailable(f"{path.name} does not load ({err}); to make it again: {REBUILD}") from err
+    if not is_current:
+        raise NotAvailable(f"{path.name} was built from other sources; to make it again: {REBUILD}")
+    declare(functions)
     return functions
 
 
@@ -93,7 +98,7 @@ def mapped_runtimes() -> list[str]:
 
 
 def declare(functions: ctypes.CDLL) -> None:
-    """Argument types of everything that is called; a function that an older build lacks is an AttributeError."""
+    """Argument types of everything that is called."""
     pointer, long, integer, text = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_char_p
     signatures: dict[str, tuple[type | None, list]] = {
         "sl_supports": (integer, [text]),

@@ -3,8 +3,8 @@
 // A row w is kept as w' (float32 itself, bfloat16, or int8 with one scale a row). With dw = w - w' and the same for a token x:
 //     |x.w - x'.w'| <= |dx| |w| + |x'| |dw|  <=  slack(x) * reach(w)
 //     slack(x) = |dx| + RESIDUAL |x'| + rounding (|x| + |x'|),   reach(w) = max(|w| + |dw|, |dw| / RESIDUAL)
-// for any constant RESIDUAL > 0; it is chosen near the usual |dw| / |w|. `rounding` covers every float32 rounding, in the screening
-// product and in dot(), twice over; norms are rounded up. Nothing here is statistical.
+// for any constant RESIDUAL > 0; it is chosen near the usual |dw| / |w|. `rounding` covers the float32 roundings of the screening product and
+// of dot(), at most one for each of d values and a few more, in whatever order they are added; norms are rounded up. Nothing is statistical.
 #pragma once
 #include <bit>
 #include <cmath>
@@ -28,8 +28,8 @@ inline int64_t n_units(Format format, int64_t d) {
     const int64_t values = format == FP32 ? 1 : format == BF16 ? 2 : 4;
     return ((d + values - 1) / values + 15) / 16 * 16;
 }
-inline float residual(Format format) { return format == BF16 ? 0x1p-9f : format == INT8 ? 0x1p-7f : 1.0f; }
-inline float rounding(int64_t d) { return float(d + 32) * 0x1p-23f; }
+inline float residual(Format format) { return format == BF16 ? 1.7e-3f : format == INT8 ? 7.5e-3f : 1.0f; }
+inline float rounding(int64_t d) { return float(d + 64) * 0x1p-24f; }
 inline float underflow(int64_t d) { return float(d + 32) * 0x1p-118f; }  // absolute: products too small for a normal float
 
 inline float norm_at_most(const float* v, int64_t d) { return std::sqrt(dot(v, v, d) + float(d) * 0x1p-126f) * (1 + float(d + 64) * 0x1p-23f); }

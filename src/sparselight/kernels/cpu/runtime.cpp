@@ -11,6 +11,9 @@ namespace sl {
 
 Runtime runtime = nullptr;
 
+// Of the sources that this was built from (build.py).
+SL_EXPORT const char* sl_fingerprint() { return SL_FINGERPRINT; }
+
 SL_EXPORT void sl_set_runtime(void* gomp_parallel) { runtime = reinterpret_cast<Runtime>(gomp_parallel); }
 
 // Formats that this build can screen in, one bit each.

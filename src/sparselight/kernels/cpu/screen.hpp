@@ -38,8 +38,9 @@ struct Candidates {
     Buffer<int32_t> size, look_at;
 
     Candidates(int64_t n_tokens, int64_t k)
-        : room(std::max<int64_t>(1024, 4 * k)), first_look(std::max<int64_t>(256, 2 * k)), lists(n_tokens * room), threshold(n_tokens + LANES), size(n_tokens), look_at(n_tokens) {}
+        : room(room_for(k)), first_look(std::max<int64_t>(256, 2 * k)), lists(n_tokens * room), threshold(n_tokens + LANES), size(n_tokens), look_at(n_tokens) {}
     bool failed() const { return lists.failed() || threshold.failed() || size.failed() || look_at.failed(); }
+    static int64_t room_for(int64_t k) { return std::max<int64_t>(1024, 4 * k); }
     Candidate* list(int64_t token) { return lists.data() + token * room; }
     int64_t most() const { return room - LATENTS; }  // a list longer than this may overflow with the next tile
 
@@ -172,7 +173,7 @@ inline int64_t second_level_cache() {
 // Tokens worked on at once: as many as stay in the second-level cache when packed, but enough blocks for all threads.
 inline int64_t block_size(int64_t n_tokens, int64_t units, int n_threads) {
     constexpr int64_t BLOCKS_PER_THREAD = 4, AT_MOST = 1024;
-    const int64_t fits = second_level_cache() * 6 / 10 / (units * 4), fair = n_tokens / (BLOCKS_PER_THREAD * n_threads) + 1;
+    const int64_t fits = second_level_cache() / 2 / (units * 4), fair = n_tokens / (BLOCKS_PER_THREAD * n_threads) + 1;
     return Strips::padded(std::clamp<int64_t>(std::min(fits, fair), TOKENS, AT_MOST));
 }
 

@@ -16,7 +16,7 @@ struct Strips {
     Buffer<float> norm, slack, scale, shift;  // shift: what unsigned latents add to an int8 product
 
     Strips(Format f, int64_t capacity, int64_t d)
-        : format(f), n_tokens(0), units(n_units(f, d)), n_strips(0), memory(padded(capacity) * units), norm(padded(capacity)), slack(padded(capacity)),
+        : format(f), n_tokens(0), units(n_units(f, d)), n_strips(0), memory(padded(capacity) * units), norm(padded(capacity)), slack(padded(capacity) + LANES),
           scale(padded(capacity)), shift(padded(capacity)) {}
     bool failed() const { return memory.failed() || norm.failed() || slack.failed() || scale.failed() || shift.failed(); }
     static int64_t padded(int64_t n) { return (n + TOKENS - 1) / TOKENS * TOKENS; }

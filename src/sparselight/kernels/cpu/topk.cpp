@@ -155,7 +155,9 @@ SL_EXPORT int sl_topk(TopK* a) {
     const Packed packed(a->packed, Format(a->format), a->n_latents, a->d);
     const RaisedBias bias(a->bias, nullptr, packed);
     if (bias.up.failed()) return 1;
-    const int64_t capacity = block_size(a->n_tokens, packed.units, a->n_threads), n_blocks = (a->n_tokens + capacity - 1) / capacity;
+    constexpr int64_t MOST_CANDIDATES = 1 << 22;  // of a block, so that a large k does not fill the memory
+    const int64_t most_tokens = std::max<int64_t>(Strips::padded(MOST_CANDIDATES / Candidates::room_for(a->k)), TOKENS);
+    const int64_t capacity = std::min(block_size(a->n_tokens, packed.units, a->n_threads), most_tokens), n_blocks = (a->n_tokens + capacity - 1) / capacity;
     Counters totals;
     std::atomic<int64_t> next{0};
     std::atomic<int> failed{0};
