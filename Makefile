@@ -50,7 +50,10 @@ bench: $(READY) $(BENCH_READY) ## The quick benchmarks; results go to benchmarks
 
 bench-setup: $(BENCH_READY) ## The libraries that `make bench` measures beside ours, each in an environment of its own
 
-$(READY): pyproject.toml scripts/make_env.py
+# Compiled kernels that were built from other sources are not used.
+KERNEL_SOURCES := $(wildcard src/sparselight/kernels/cpu/*.[ch]pp src/sparselight/kernels/cpu/build.py)
+
+$(READY): pyproject.toml scripts/make_env.py $(KERNEL_SOURCES)
 	@$(require_python)
 	$(PYTHON) scripts/make_env.py dev
 	@touch $@

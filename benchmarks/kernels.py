@@ -34,7 +34,8 @@ class Step:
         self.W_dec = torch.cat([rows for _, rows in weight_blocks(d, m, seed=0)])
         self.W_enc, self.b_enc, self.b_dec = self.W_dec.clone().T, torch.zeros(m), torch.cat(self.batches).mean(0)
         self.into = WeightGradients(torch.empty(m, d), torch.empty(m), torch.empty(m, d))
-        self.moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in {"W_enc": self.W_enc.T, "b_enc": self.b_enc, "W_dec": self.W_dec}.items()}
+        parameters = {"W_enc": self.W_enc.T, "b_enc": self.b_enc, "W_dec": self.W_dec}
+        self.moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in parameters.items()}
 
     def __call__(self, time_it: Callable[[str, Callable], object]) -> None:
         ops, ends = self.ops, (self.m,)

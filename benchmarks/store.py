@@ -114,7 +114,7 @@ def measure_reading(folder: Path, n_rounds: int, map_bytes: int, cold: bool) -> 
     """Rows a second of every way, and its ratio to the sequential read of the same round.
 
     Args:
-        map_bytes: as of FolderStore.open; 0 is what rows of a store beyond the bound see. Mapped pages cannot be dropped from the page cache.
+        map_bytes: as of FolderStore.open; 0 is what rows beyond a bound see. Mapped pages cannot be dropped from the page cache.
         cold: drop the store from the page cache before every turn.
     """
     store = FolderStore.open(folder, map_bytes=map_bytes)

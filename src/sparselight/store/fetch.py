@@ -2,10 +2,10 @@
 
 The rows of one fetch are taken in ascending order, shard by shard, and put back into the order asked for. Every row is compared with its
 checksum; before that, each shard is looked at when it is first touched: its size and header, and in a small store its SHA-256 too.
-Memory: what one fetch needs, used again by the next, and mappings of shards up to a bound. Refuses: what is missing, truncated or changed, by file and row.
+Memory: what one fetch needs, used again by the next; shards stay mapped, up to a bound if one is set.
+Refuses: what is missing, truncated or changed, by file and row.
 """
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +24,6 @@ from sparselight.store.tensors import NUMPY, Region, read_header
 
 MAP_BYTES = 1 << 62  # of shards that stay mapped: all. Mapped pages are page cache, which the system takes back; rows of unmapped shards cost a call each
 MAX_OPEN_FILES = 512  # of which a process commonly has 1024
-CACHED_FRAC = 0.25  # of the machine's memory: stores up to this size are read into the page cache shard by shard, once it is clear that many rows are wanted
 FULL_CHECK_BYTES = 1 << 30  # stores up to this size have their SHA-256 checked when first touched: about a second in all
 
 # Files found whole by this process, as they were then: a file that is written anew is looked at anew.
@@ -47,7 +46,6 @@ class RowFetcher:
         self._first_row = np.cumsum([0, *(shard.n_tokens for shard in manifest.shards)])
         self._shards: dict[int, tuple[ShardFile, dict[str, Region]]] = {}
         self._left_to_map, self._lock, self._scratch = map_bytes, threading.Lock(), threading.local()
-        self._fits_cache = sum(shard.n_bytes for shard in manifest.shards) <= CACHED_FRAC * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
     def read_into(self, rows: Int[np.ndarray, " row"], site: str, outs: Sequence[Float[Tensor, "row d_in"]]) -> None:
         """Fetch rows in ascending order, and hand them out in their own."""
@@ -131,7 +129,7 @@ class RowFetcher:
         keep_map = may_hold and 0 < size <= self._left_to_map
         if keep_map:
             self._left_to_map -= size
-        return LocalShard(path, keep_map, may_hold, self._fits_cache), path
+        return LocalShard(path, keep_map, may_hold), path
 
     def _look_at(self, number: int, file: ShardFile, path: Path | None) -> dict[str, Region]:
         """Raises ValueError or OSError when a shard cannot be whole."""

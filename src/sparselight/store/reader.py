@@ -50,7 +50,7 @@ class FolderStore:
 
         Args:
             cache: local copies of a remote store's files; by default in SPARSELIGHT_CACHE, up to SPARSELIGHT_CACHE_BYTES.
-            map_bytes: bound on the size of the shards that stay mapped into memory.
+            map_bytes: bound on the size of the shards that stay mapped into memory, for processes whose address space is limited.
 
         Raises:
             StoreError: when there is none, or it cannot be reached.

@@ -20,7 +20,6 @@ from sparselight.store.place import Remote
 from sparselight.store.tensors import NUMPY, Region, parse_header, read_header
 
 N_PROBES = 3  # pages that are looked up in the page cache before a read
-MANY_ROWS_FRAC = 1 / 32  # of a shard's rows, asked for and not found in the page cache: the whole shard is then read ahead
 RANGE_GAP_BYTES = 1 << 16  # nearer ranges of a remote file are fetched as one: the bytes between cost less than a request
 
 
@@ -43,13 +42,12 @@ class LocalShard:
     """A shard in a local file.
 
     Args:
-        keep_map: map the file once and for all; else rows are read into memory one by one, which costs more a row and no memory.
+        keep_map: map the file once and for all; else rows are read into memory one by one, which costs a call a row and no address space.
         keep_open: keep a file descriptor (a mapping has one of its own).
-        may_read_ahead: all of the file may be brought into the page cache when many rows of it are wanted.
     """
 
-    def __init__(self, path: Path, keep_map: bool = False, keep_open: bool = False, may_read_ahead: bool = False):
-        self.path, self._may_read_ahead, self._n_missed = path, may_read_ahead, 0
+    def __init__(self, path: Path, keep_map: bool = False, keep_open: bool = False):
+        self.path = path
         self._map: mmap.mmap | None = None
         self._descriptor: int | None = None
         if keep_map:
@@ -68,16 +66,10 @@ class LocalShard:
         """Ask the kernel for rows that are not in the page cache; returns at once."""
         if not hasattr(os, "posix_fadvise"):
             return
-        with self._opened() as descriptor:
-            if _is_cached(descriptor, region, chosen.rows):
-                return
-            self._n_missed += len(chosen.rows)
-            if self._may_read_ahead and self._n_missed > MANY_ROWS_FRAC * region.shape[0]:
-                self._may_read_ahead = False  # once: should the system need the memory for something else, it is not asked again
-                os.posix_fadvise(descriptor, region.offset_bytes, region.end_bytes - region.offset_bytes, os.POSIX_FADV_WILLNEED)
-                return
-            for start, end in runs(region, chosen.rows, mmap.PAGESIZE):
-                os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_WILLNEED)
+        with contextlib.suppress(FileNotFoundError), self._opened() as descriptor:  # take() says what is missing; what is mapped can still be read
+            if not _is_cached(descriptor, region, chosen.rows):
+                for start, end in runs(region, chosen.rows, mmap.PAGESIZE):
+                    os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_WILLNEED)
 
     def take(self, wanted: list[tuple[Region, np.ndarray]], chosen: Chosen) -> None:
         """Copy the chosen rows of each region into the array beside it."""
