@@ -42,6 +42,11 @@ class Contender:
         """The coder as one with codes, None where it has none."""
         return cast("SparseCoder", self.coder) if all(hasattr(self.coder, name) for name in ("encode", "decode", "n_latents")) else None
 
+    def there(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]:
+        """The activations on the device where the coder is."""
+        parameter = next(self.coder.parameters(), None) if isinstance(self.coder, nn.Module) else None
+        return x if parameter is None else x.to(parameter.device)
+
     @torch.no_grad()
     def apply(self, x: Float[Tensor, "token d_in"], asked: str) -> tuple[Float[Tensor, "token d_in"], Codes | None]:
         """Reconstruct on the device where the coder is; the result comes back on that of `x`, in float32.
@@ -49,11 +54,9 @@ class Contender:
         Raises:
             SaeError: when the result has another shape than `x` or is not finite.
         """
-        coder = self.coder
-        parameter = next(coder.parameters(), None) if isinstance(coder, nn.Module) else None
-        there = x if parameter is None else x.to(parameter.device)
+        there = self.there(x)
         codes = None if self.sparse is None else self.sparse.encode(there)
-        x_hat = coder.reconstruct(there) if self.sparse is None or codes is None else self.sparse.decode(codes)
+        x_hat = self.coder.reconstruct(there) if self.sparse is None or codes is None else self.sparse.decode(codes)
         if x_hat.shape != x.shape:
             raise SaeError(asked=asked, why=f"it returns {list(x_hat.shape)} for activations of shape {list(x.shape)}",
                            instead="give a coder that was trained at this site of this subject")
