@@ -1,4 +1,4 @@
-"""docs/performance.md from benchmarks/results/train_step.json: tables a shape, targets met and missed. Used by make_docs.py."""
+"""docs/performance.md from benchmarks/results: training steps with tables a shape, targets met and missed; activations. Used by make_docs.py."""
 
 import sys
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from benchmarks.side_by_side.candidates import CANDIDATES, OURS  # noqa: E402
 from benchmarks.side_by_side.goals import GOALS, Goal  # noqa: E402
 from benchmarks.side_by_side.results import Entry, load  # noqa: E402
 from benchmarks.side_by_side.task import SHAPES  # noqa: E402
+from docs_activations import activation_lines, table  # noqa: E402
 
 ARCHITECTURES = {"topk": "TopK", "batch_topk": "BatchTopK", "matryoshka": "Matryoshka BatchTopK", "relu": "ReLU with L1", "jump_relu": "JumpReLU"}
 STATES = {("relu", "fresh"): ", about half of all latents active", ("jump_relu", "fresh"): ", about half of all latents active",
@@ -67,6 +68,7 @@ def performance_page(note: str) -> str:
         lines += ["Nothing has been measured yet.", ""]
     for device in dict.fromkeys(entry["device"] for entry in entries):
         lines += device_lines([entry for entry in entries if entry["device"] == device])
+    lines += activation_lines()
     return "\n".join(lines)
 
 
@@ -163,8 +165,3 @@ def overhead_cells(name: str, row: dict[str, Any]) -> Row:
         return name, f"{1e3 * row['step_s']:.1f}", ""
     median, least, most = (100 * (row["ratio"][base][key] - 1) for key in ("median", "min", "max"))
     return name, f"{1e3 * row['step_s']:.1f}", f"{median:+.1f} % [{least:+.1f} to {most:+.1f}] of {base!r}"
-
-
-def table(heads: Row, rows: list[Row]) -> list[str]:
-    cells = [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
-    return [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}", *cells, ""] if rows else []

@@ -164,7 +164,7 @@ def metrics_page() -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/cli.md": cli_page, "docs/reference/recipe.md": recipe_page, "docs/reference/metrics.md": metrics_page,
     "docs/formats/records.md": records_page,
-    "docs/performance.md": lambda: performance_page(note("benchmarks/results/train_step.json")),
+    "docs/performance.md": lambda: performance_page(note("benchmarks/results")),
 }
 
 
