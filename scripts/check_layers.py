@@ -14,7 +14,7 @@ PACKAGE = "sparselight"
 # From left to right; a module imports its own row and the rows above it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "files", "config", "vocab", "records", "protocols"),
-    ("corpus",), ("select",), ("subjects",), ("store",), ("kernels",), ("sae",), ("train",), ("evaluate",), ("interpret",), ("intervene",), ("report",),
+    ("corpus",), ("select",), ("subjects",), ("kernels",), ("store",), ("sae",), ("train",), ("evaluate",), ("interpret",), ("intervene",), ("report",),
     ("pipeline",), ("api",), ("cli",), ("__init__", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -4,6 +4,7 @@ must not depend on threads or on what the cache holds, and the build."""
 import shutil
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +16,9 @@ from sparselight.cli.doctor import kernels_in_use
 from sparselight.kernels import DenseSelection, Selected, Selection, WeightGradients, compiled, ref
 from sparselight.kernels.compiled_encode import FORMATS, TRIALS, packed_copy
 from sparselight.kernels.cpu import build, loader
+from sparselight.kernels.rows import take_rows
+from sparselight.store.formats import ROW_NUMBER_FACTOR, StoredRows, row_sums, to_numpy
+from sparselight.store.formats import encode as encode_rows
 
 if compiled.available() is not None:
     pytest.skip(f"the compiled kernels cannot run here: {compiled.available()}", allow_module_level=True)
@@ -306,6 +310,55 @@ def test_sparse_products(way: str, ends: tuple[int, ...], d_in: int, d_out: int)
                 *(tensor for buffers in exact for tensor in (buffers.W_enc, buffers.b_enc, buffers.W_dec))]
     for found, truth in zip(results[0], expected, strict=True):
         torch.testing.assert_close(found.double(), truth, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("is_unit", [False, True])
+@pytest.mark.parametrize(("d_in", "d_out"), [(1, 3), (40, 16), (130, 300)])
+def test_squares_of_gradients_found_on_the_way(way: str, is_unit: bool, d_in: int, d_out: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pre = torch.randn(40, 50, generator=generator)
+    pre[:, 7] = -1  # a latent without entries
+    selected = ref.encode_above(pre, torch.eye(50), torch.zeros(50), torch.full((50,), 0.3), {})
+    x, grad, grad_pre = (torch.randn(*shape, generator=generator) for shape in ((40, d_in), (1, 40, d_out), (len(selected.values),)))
+    W_dec = normalize(torch.randn(50, d_out, generator=generator))
+    found = []
+    for n_threads in (1, 2):
+        torch.set_num_threads(n_threads)
+        into = WeightGradients(torch.empty(50, d_in), torch.empty(50), torch.empty(50, d_out), unit_rows=W_dec if is_unit else None)
+        compiled.weight_gradients(x, grad, selected.values, grad_pre, selected.selection, (50,), into)
+        found.append(into.squares)
+    assert found[0] == found[1], "threads change the bits"
+    W_enc, rows = into.W_enc.double(), W_dec.double()
+    expected = {"W_enc": ref.grad_square(W_enc, W_enc, False), "W_dec": ref.grad_square(rows, into.W_dec.double(), is_unit)}
+    assert found[0] == pytest.approx(expected, rel=1e-5)
+    into.fresh = False
+    compiled.weight_gradients(x, grad, selected.values, grad_pre, selected.selection, (50,), into)
+    assert into.squares is None, "what was there before is not in them"
+
+
+@pytest.mark.parametrize("d", [1, 2, 7, 64, 130])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_rows_are_gathered_checked_and_widened(way: str, dtype: str, d: int) -> None:
+    values, scale = encode_rows(torch.randn(50, d, generator=torch.Generator().manual_seed(0)), dtype)
+    stored = StoredRows(to_numpy(values), None if scale is None else scale.numpy())
+    sums, chosen = row_sums(stored, np.arange(50)), np.array([0, 3, 3, 17, 49])
+    expected = (values.float() if scale is None else values.float() * scale[:, None])[chosen]
+
+    def take() -> tuple[int, Tensor]:
+        out = torch.full((5, d + 1), 7.0)  # a float beside each row that must stay
+        factors = None if stored.scale is None else stored.scale.ctypes.data
+        places = out.data_ptr() + np.array([4, 1, 0, 2, 3]) * out.stride(0) * 4
+        return take_rows(stored.values.ctypes.data, sums.ctypes.data, factors, chosen, places, d, dtype, int(ROW_NUMBER_FACTOR)), out
+
+    n_wrong, out = take()
+    assert n_wrong == 0
+    assert torch.equal(out[[4, 1, 0, 2, 3], :d], expected)
+    assert torch.equal(out[:, d], torch.full((5,), 7.0))
+    stored.values.view(np.uint8)[17, 0] ^= 4
+    assert take()[0] == 1
+    stored.values.view(np.uint8)[18, 0] ^= 4  # not asked for
+    assert take()[0] == 1
 
 
 @pytest.mark.parametrize("shape", [(1,), (37,), (12, 5), (70, 130)])

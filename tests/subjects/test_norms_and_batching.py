@@ -4,9 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparselight.errors import ConfigError, SubjectError
+from sparselight.protocols import Example
 from sparselight.records import TokenPolicy
-from sparselight.subjects import SubjectConfig, batches_by_length, kept_tokens, norm_limits
-from sparselight.testing import check_subject, tiny_corpus, tiny_subject
+from sparselight.subjects import SubjectConfig, TokenSettings, batches_by_length, kept_tokens, norm_limits
+from sparselight.subjects.batching import narrow_parts
+from sparselight.testing import check_subject, tiny_corpus, tiny_family, tiny_subject
 
 SITE = "resid_post.1"
 
@@ -62,3 +64,23 @@ def test_batches_are_what_prepare_makes() -> None:
     subject, examples = tiny_subject(context_tokens=20), tiny_corpus(20).examples
     for group in batches_by_length(subject.n_tokens(examples), 100, subject.ref().token_policy):
         assert len(group) == 1 or subject.prepare([examples[index] for index in group]).input_ids.numel() <= 100
+
+
+@pytest.mark.parametrize("padding_side", ["right", "left"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
+def test_rows_of_like_length_share_a_pass(family: str, padding_side: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = tiny_family(family, TokenSettings.parse({"context_tokens": 24, "padding_side": padding_side}))
+    examples = [Example(str(number), " ".join(["word"] * size), str(number)) for number, size in enumerate((1, 2, 70, 3, 1, 40, 2))]
+    batch = subject.prepare(examples)
+    whole = subject.capture(batch, [SITE])[SITE]
+    assert len(narrow_parts(batch, padding_side)) == 1, "too little to spare"
+    monkeypatch.setattr("sparselight.subjects.batching.PASS_POSITIONS", 8)
+    parts = narrow_parts(batch, padding_side)
+    assert len(parts) > 1
+    assert sum(part.input_ids.numel() for _, part in parts) < batch.input_ids.numel()
+    assert torch.equal(torch.cat([tokens for tokens, _ in parts]).sort().values, torch.arange(batch.n_tokens))
+    for tokens, part in parts:
+        assert torch.equal(part.input_ids[part.counts], batch.token_id[tokens])
+        assert torch.equal(part.example, batch.example[tokens])
+        assert part.attention_mask.any(0).all(), "no column is padding alone"
+    torch.testing.assert_close(subject.capture(batch, [SITE])[SITE], whole, rtol=1e-4, atol=1e-5)

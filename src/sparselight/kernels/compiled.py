@@ -65,7 +65,7 @@ class WeightGradientsCall(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("x", "suffix", "values", "grad_pre", "indptr", "order", "bounds", "ends")),
         *((name, ctypes.c_int64) for name in ("n_tokens", "n_entries", "n_latents", "n_groups", "d_in", "d_out")),
-        *((name, ctypes.c_void_p) for name in ("W_enc", "b_enc", "W_dec")),
+        *((name, ctypes.c_void_p) for name in ("W_enc", "b_enc", "W_dec", "unit_rows", "squares")),
         *((name, ctypes.c_int32) for name in ("fresh", "n_threads")),
     ]
 
@@ -74,6 +74,7 @@ def weight_gradients(
     x: Float[Tensor, "token d_in"], grad_x_hat: Float[Tensor, "group token d_out"], values: Float[Tensor, " entry"], grad_pre: Float[Tensor, " entry"],
     selection: AnySelection, ends: Sequence[int], into: WeightGradients,
 ) -> None:
+    into.squares = None
     if not is_ours(selection, x, grad_x_hat, values, grad_pre, into.W_enc, into.b_enc, into.W_dec):
         return torch_sparse.weight_gradients(x, grad_x_hat, values, grad_pre, selection, ends, into)
     assert isinstance(selection, Selection)
@@ -81,10 +82,12 @@ def weight_gradients(
     x, suffix, values, grad_pre, places, indptr = flat(x), suffix_sums(grad_x_hat), flat(values), flat(grad_pre), group_ends(ends), csr(selection)[1]
     targets = [into.W_enc, into.b_enc, into.W_dec]
     buffers = [target if target.is_contiguous() else target.contiguous() for target in targets]
+    unit_rows, squares = None if into.unit_rows is None else flat(into.unit_rows), torch.zeros(2, dtype=torch.float64)
     arguments = WeightGradientsCall(
         *map(address, (x, suffix, values, grad_pre, indptr, order, bounds, places)), len(x), len(values), len(into.b_enc), len(ends), x.shape[1],
-        suffix.shape[2], *map(address, buffers), int(into.fresh), torch.get_num_threads())
+        suffix.shape[2], *map(address, buffers), None if unit_rows is None else address(unit_rows), address(squares), int(into.fresh), torch.get_num_threads())
     call("sl_weight_gradients", ctypes.byref(arguments))
+    into.squares = dict(zip(("W_enc", "W_dec"), squares.tolist(), strict=True)) if into.fresh else None
     for target, buffer in zip(targets, buffers, strict=True):
         written(target) if target is buffer else target.copy_(buffer)
     return None

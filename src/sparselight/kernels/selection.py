@@ -105,3 +105,7 @@ class WeightGradients:
     W_dec: Float[Tensor, "latent d_out"]
     fresh: bool = True
     """The buffers hold nothing yet and are overwritten; else they are added to."""
+    unit_rows: Float[Tensor, "latent d_out"] | None = None
+    """The decoder, where its rows keep their norm: a gradient along its own row does not count in `squares`."""
+    squares: dict[str, float] | None = None
+    """Sums of squares of the gradients in W_enc and W_dec, where a kernel finds them on its way; whoever changes the buffers afterwards drops them."""

@@ -85,6 +85,8 @@ class TrainingPass:
             grad_b_dec -= sae.W_enc @ buffers.b_enc
         for add_to in self.known_gradients:
             add_to(buffers)
+        if self.known_gradients or any(weight.grad is not None for weight in (sae.W_enc, sae.W_dec)):
+            buffers.squares = None
         give(sae.W_enc, buffers.W_enc.T)
         give(sae.b_enc, buffers.b_enc)
         give(sae.W_dec, buffers.W_dec)

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from sparselight.errors import StoreError
 from sparselight.files import sha256_file
+from sparselight.kernels.rows import available, take_rows
 from sparselight.records import StoreManifest
-from sparselight.store.formats import FORMATS, StoredRows, decode_into, expected_regions, row_sums, value_bytes
+from sparselight.store.formats import FORMATS, ROW_NUMBER_FACTOR, StoredRows, decode_into, expected_regions, row_sums, value_bytes
 from sparselight.store.place import FileCache, Remote
 from sparselight.store.shards import Chosen, LocalShard, RangedShard, ShardFile
 from sparselight.store.tensors import NUMPY, Region, read_header
@@ -54,6 +55,8 @@ class RowFetcher:
         if not is_ascending:
             order = np.argsort(rows)
             rows, place[order] = rows[order], np.arange(len(rows))
+        if self._read_mapped(rows, place if is_ascending else order, site, outs):
+            return
         stored = self.gather(rows, site)
         first = 0
         for out in outs:
@@ -70,15 +73,7 @@ class RowFetcher:
         values = self._memory("values", len(rows) * width * value_bytes(dtype)).view(NUMPY[FORMATS[dtype][0]]).reshape(len(rows), width)
         scale = self._memory("scale", len(rows) * 4).view("<f4") if dtype == "int8" else None
         sums = self._memory("sums", len(rows) * 4).view("<u4")
-        edges = np.searchsorted(rows, self._first_row)
-        touched = []
-        for number in np.flatnonzero(np.diff(edges)).tolist():
-            local = rows[edges[number]:edges[number + 1]] - self._first_row[number]
-            chosen = Chosen(local, bool((local[1:] - local[:-1] == 1).all()))
-            file, regions = self._shard(number)
-            file.advise(regions[site], chosen)
-            touched.append((number, file, regions, chosen, slice(edges[number], edges[number + 1])))
-        for number, file, regions, chosen, span in touched:
+        for number, file, regions, chosen, span in self._touched(rows, site):
             wanted = [(regions[site], values[span])]
             if scale is not None:
                 wanted.append((regions[f"{site}.row_scale"], scale[span]))
@@ -94,6 +89,46 @@ class RowFetcher:
                 if len(wrong):
                     raise self._shard_damaged(number, f"at {site} {len(wrong)} of {len(chosen.rows)} rows do not match their checksums, row {wrong[0]} first")
         return StoredRows(values, scale)
+
+    def _read_mapped(self, rows: Int[np.ndarray, " row"], order: Int[np.ndarray, " row"], site: str, outs: Sequence[Float[Tensor, "row d_in"]]) -> bool:
+        """Ascending rows from mapped shards straight to where they belong, where the compiled kernels run.
+
+        Args:
+            order: of each row its place in the outs, counted through.
+
+        Returns:
+            Whether that was done: else nothing is said of what was written. Damage is left to the other way, which names it.
+        """
+        dtype, width = self.manifest.dtype, self.manifest.sites[site]
+        if not available(dtype) or not all(out.is_contiguous() for out in outs):
+            return False
+        firsts, bases = np.cumsum([0, *(len(out) for out in outs)]), np.array([out.data_ptr() for out in outs])
+        which = np.searchsorted(firsts, order, side="right") - 1
+        targets = bases[which] + (order - firsts[which]) * (4 * width)
+        for _, file, regions, chosen, span in self._touched(rows, site):
+            try:
+                base = file.address()
+            except ValueError:
+                return False
+            if base is None:
+                return False
+            places = [base + regions[name].offset_bytes if name in regions else None for name in (site, f"{site}.row_sum", f"{site}.row_scale")]
+            assert places[0] is not None
+            if take_rows(places[0], places[1], places[2], chosen.rows, targets[span], width, dtype, int(ROW_NUMBER_FACTOR)):
+                return False
+        return True
+
+    def _touched(self, rows: Int[np.ndarray, " row"], site: str) -> list[tuple[int, ShardFile, dict[str, Region], Chosen, slice]]:
+        """The shards that ascending rows are in, each with its part of them; all are announced before the first is read."""
+        edges = np.searchsorted(rows, self._first_row)
+        touched = []
+        for number in np.flatnonzero(np.diff(edges)).tolist():
+            local = rows[edges[number]:edges[number + 1]] - self._first_row[number]
+            chosen = Chosen(local, bool((local[1:] - local[:-1] == 1).all()))
+            file, regions = self._shard(number)
+            file.advise(regions[site], chosen)
+            touched.append((number, file, regions, chosen, slice(edges[number], edges[number + 1])))
+        return touched
 
     def _memory(self, name: str, n_bytes: int) -> np.ndarray:
         found: np.ndarray | None = getattr(self._scratch, name, None)

@@ -36,6 +36,7 @@ class ShardFile(Protocol):
     def regions(self) -> dict[str, Region]: ...
     def advise(self, region: Region, chosen: Chosen) -> None: ...
     def take(self, wanted: list[tuple[Region, np.ndarray]], chosen: Chosen) -> None: ...
+    def address(self) -> int | None: ...
 
 
 class LocalShard:
@@ -80,9 +81,12 @@ class LocalShard:
             for region, out in wanted:
                 _read_ranges(descriptor, memoryview(out).cast("B"), runs(region, chosen.rows, 0))  # type: ignore[arg-type]
 
+    def address(self) -> int | None:
+        """Where the file lies in memory, whole; None when it is not mapped."""
+        return None if self._map is None else np.frombuffer(_whole(self._map), np.uint8).ctypes.data
+
     def _take_mapped(self, mapped: mmap.mmap, wanted: list[tuple[Region, np.ndarray]], chosen: Chosen) -> None:
-        if mapped.size() < len(mapped):  # touching pages that are gone would end the process
-            raise ValueError(f"it is truncated: it has {mapped.size()} of {len(mapped)} bytes")
+        _whole(mapped)
         for region, out in wanted:
             n_values = region.shape[0] * region.row_bytes // NUMPY[region.dtype].itemsize
             stored = np.frombuffer(mapped, NUMPY[region.dtype], n_values, region.offset_bytes).reshape(region.shape)
@@ -117,6 +121,9 @@ class RangedShard:
     def advise(self, region: Region, chosen: Chosen) -> None:
         """Nothing: take() already asks for all ranges at once."""
 
+    def address(self) -> None:
+        """Not in memory."""
+
     def take(self, wanted: list[tuple[Region, np.ndarray]], chosen: Chosen) -> None:
         """Copy the chosen rows of each region into the array beside it."""
         spans = [list(runs(region, chosen.rows, RANGE_GAP_BYTES)) for region, _ in wanted]
@@ -130,6 +137,13 @@ class RangedShard:
                 own = chosen.rows[done:np.searchsorted(chosen.rows, last)] - first
                 np.take(stored, own, axis=0, out=out[done:done + len(own)], mode="clip")
                 done += len(own)
+
+
+def _whole(mapped: mmap.mmap) -> mmap.mmap:
+    """The mapping, if its file still has all the bytes: touching pages that are gone would end the process."""
+    if mapped.size() < len(mapped):
+        raise ValueError(f"it is truncated: it has {mapped.size()} of {len(mapped)} bytes")
+    return mapped
 
 
 def runs(region: Region, rows: Int[np.ndarray, " row"], gap_bytes: int) -> Iterable[tuple[int, int]]:

@@ -1,11 +1,20 @@
-"""Groups of examples of like length, so that little of a forward pass is padding.
+"""Groups of examples, and of rows, of like length, so that little of a forward pass is padding.
 
 The groups hold indices: whoever stores results puts them back into the order of the examples.
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from sparselight.protocols import Batch
 from sparselight.records import TokenPolicy
+
+WIDTHS = (0.25, 0.5, 0.75, 1.0)  # of the widest row: rows up to each share a pass
+PASS_POSITIONS = 512  # a further pass must spare so many positions
 
 
 def batches_by_length(n_tokens: Sequence[int], max_tokens: int, policy: TokenPolicy | None = None) -> Iterator[list[int]]:
@@ -35,3 +44,32 @@ def batches_by_length(n_tokens: Sequence[int], max_tokens: int, policy: TokenPol
         n_rows += rows
     if group:
         yield group
+
+
+def narrow_parts(batch: Batch, padding_side: str) -> list[tuple[Int[Tensor, " token"], Batch]]:
+    """The batch as passes over rows of like length, each cut to its longest row; the last row of a long text is mostly padding otherwise.
+
+    Returns:
+        For each pass its tokens, as indices into those of the whole batch, and its batch.
+    """
+    lengths, widest = batch.attention_mask.sum(1), batch.attention_mask.shape[1]
+    everything = torch.arange(batch.n_tokens)
+    if batch.segment is not None or batch.inputs is not None or int(lengths.sum()) + PASS_POSITIONS > batch.attention_mask.numel():
+        return [(everything, batch)]
+    ends = torch.tensor([int(share * widest) for share in WIDTHS])
+    bucket = torch.searchsorted(ends, lengths.contiguous())
+    for number in range(len(WIDTHS) - 1):
+        own = bucket == number
+        if int(own.sum()) * int(ends[number + 1] - ends[number]) < PASS_POSITIONS:
+            bucket[own] = number + 1
+    row_of_token = batch.counts.nonzero()[:, 0].cpu()
+    return [_part(batch, bucket == number, row_of_token, padding_side) for number in bucket.unique().tolist()]
+
+
+def _part(batch: Batch, rows: Tensor, row_of_token: Int[Tensor, " token"], padding_side: str) -> tuple[Int[Tensor, " token"], Batch]:
+    width = int(batch.attention_mask[rows].sum(1).max())
+    columns = slice(0, width) if padding_side == "right" else slice(batch.attention_mask.shape[1] - width, None)
+    tokens = rows[row_of_token].nonzero()[:, 0]
+    matrices = {name: getattr(batch, name)[rows][:, columns] for name in ("input_ids", "attention_mask", "counts")}
+    of_tokens = {name: getattr(batch, name)[tokens] for name in ("example", "position", "token_id", "char_start", "char_end")}
+    return tokens, dataclasses.replace(batch, **matrices, **of_tokens)

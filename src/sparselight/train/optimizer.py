@@ -22,10 +22,16 @@ class Adam:
         self.moments = {name: (torch.zeros_like(parameter), torch.zeros_like(parameter)) for name, parameter in parameters.items()}
 
     @torch.no_grad()
-    def grad_norm(self) -> float:
-        """Norm of the gradient of all parameters together."""
-        squares = [kernels(p).grad_square(rows(p), rows(p.grad), self._is_unit(name)) for name, p in self.parameters.items() if p.grad is not None]
-        return sum(squares) ** 0.5
+    def grad_norm(self, squares: Mapping[str, float] | None = None) -> float:
+        """Norm of the gradient of all parameters together.
+
+        Args:
+            squares: sums of squares that are known already, by parameter.
+        """
+        known = squares or {}
+        found = [known[name] if name in known else kernels(p).grad_square(rows(p), rows(p.grad), self._is_unit(name))
+                 for name, p in self.parameters.items() if p.grad is not None]
+        return sum(found) ** 0.5
 
     @torch.no_grad()
     def step(self, lr: float, norm: float) -> None:

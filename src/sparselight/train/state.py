@@ -23,7 +23,8 @@ class TrainState:
         self.dead = DeadLatents(sae.n_latents, config.dead_after_tokens, device)
         self.parameters = {name: parameter for name, parameter in sae.named_parameters() if parameter.requires_grad} | dict(self.forward.parameters())
         self.optimizer = Adam(self.parameters, config.optimizer, config.decoder_norm == "unit", {"W_enc": sae.cache})
-        self.buffers = WeightGradients(torch.zeros_like(sae.W_enc.T), torch.zeros_like(sae.b_enc), torch.zeros_like(sae.W_dec))
+        self.buffers = WeightGradients(torch.zeros_like(sae.W_enc.T), torch.zeros_like(sae.b_enc), torch.zeros_like(sae.W_dec),
+                                       unit_rows=sae.W_dec.detach() if config.decoder_norm == "unit" else None)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything but the step, by name."""

@@ -66,7 +66,7 @@ def take_step(
     loss, terms = objective(TermInputs(sae, state.forward, forward, target, dead, config, state.step, example))
     loss.backward()
     forward.backward(sae, state.buffers)
-    norm = state.optimizer.grad_norm()
+    norm = state.optimizer.grad_norm(state.buffers.squares)
     if not math.isfinite(norm) or not loss.isfinite():
         raise_not_finite(state.step, {name: float(value) for name, value in terms.items()} | {"gradient norm": norm})
     lr = lr_at(state.step, config)

@@ -14,6 +14,17 @@ struct Entry {
     float value, grad_pre;
 };
 
+// Of one latent's new gradient row g: g.g and, beside a parameter row p, g.p and p.p; lane by lane.
+struct Squares {
+    Vec own{}, with_param{}, param{};
+
+    // |g - (g.p) p|^2, of which rounding may leave a little less than nothing
+    double without_parallel() const {
+        const double along = sum(with_param);
+        return std::max(0.0, sum(own) - 2 * along * along + along * along * sum(param));
+    }
+};
+
 struct Sums {
     const Entry* entries;
     int64_t n_entries;
@@ -36,7 +47,8 @@ void put(float* target, Vec total, int lanes, bool fresh) {
 
 // Columns of one latent's row: target (+)= sum of weight * rows[token].
 template <int VECTORS, float Entry::*WEIGHT>
-void sum_stretch(const Sums& s, int64_t begin, int64_t end, const float* rows, int64_t d, int64_t column, float* target, int lanes) {
+void sum_stretch(const Sums& s, int64_t begin, int64_t end, const float* rows, int64_t d, int64_t column, float* target, int lanes, const float* param,
+                 Squares& squares) {
     Vec acc[VECTORS] = {};
     for (int64_t i = begin; i < end; i++) {
         const float* row = rows + s.entries[i].token * d + column;
@@ -45,16 +57,28 @@ void sum_stretch(const Sums& s, int64_t begin, int64_t end, const float* rows, i
         for (int v = 0; v < VECTORS; v++) acc[v] += weight * (VECTORS == 1 ? load(row, lanes) : load(row + v * LANES));
     }
 #pragma GCC unroll 16
-    for (int v = 0; v < VECTORS; v++) put(target + column + v * LANES, acc[v], VECTORS == 1 ? lanes : LANES, s.fresh);
+    for (int v = 0; v < VECTORS; v++) {
+        squares.own += acc[v] * acc[v];
+        if (param) {
+            const Vec p = VECTORS == 1 ? load(param + column, lanes) : load(param + column + v * LANES);
+            squares.with_param += acc[v] * p;
+            squares.param += p * p;
+        }
+        put(target + column + v * LANES, acc[v], VECTORS == 1 ? lanes : LANES, s.fresh);
+    }
 }
 
+// param: the parameter's row, where the gradient's part along it does not count; or null
 template <float Entry::*WEIGHT>
-void sum_rows(const Sums& s, int64_t begin, int64_t end, const float* rows, int64_t d, float* target) {
+Squares sum_rows(const Sums& s, int64_t begin, int64_t end, const float* rows, int64_t d, float* target, const float* param) {
     constexpr int VECTORS = REGISTERS == 32 ? 16 : 8;
+    Squares squares;
     int64_t column = 0;
-    for (; column + VECTORS * LANES <= d; column += VECTORS * LANES) sum_stretch<VECTORS, WEIGHT>(s, begin, end, rows, d, column, target, LANES);
+    for (; column + VECTORS * LANES <= d; column += VECTORS * LANES)
+        sum_stretch<VECTORS, WEIGHT>(s, begin, end, rows, d, column, target, LANES, param, squares);
     for (; column < d; column += LANES)
-        sum_stretch<1, WEIGHT>(s, begin, end, rows, d, column, target, int(std::min<int64_t>(LANES, d - column)));
+        sum_stretch<1, WEIGHT>(s, begin, end, rows, d, column, target, int(std::min<int64_t>(LANES, d - column)), param, squares);
+    return squares;
 }
 
 }  // namespace
@@ -75,13 +99,16 @@ struct WeightGradients {
     const int64_t *indptr, *order, *bounds, *ends;
     int64_t n_tokens, n_entries, n_latents, n_groups, d_in, d_out;
     float *W_enc, *b_enc, *W_dec;  // W_enc [latent d_in], W_dec [latent d_out]
+    const float* unit_rows;        // the decoder [latent d_out], where gradients along its rows do not count in the squares; or null
+    double* squares;               // [2]: sums of squares of both gradients; meaningless unless fresh
     int32_t fresh, n_threads;
 };
 
 SL_EXPORT int sl_weight_gradients(const WeightGradients* a) {
     Buffer<int32_t> tokens(a->n_entries);
     Buffer<Entry> entries(a->n_entries);
-    if (tokens.failed() || entries.failed()) return 1;
+    Buffer<double> squares(2 * a->n_latents);
+    if (tokens.failed() || entries.failed() || squares.failed()) return 1;
     for (int64_t token = 0; token < a->n_tokens; token++)
         std::fill(tokens.data() + a->indptr[token], tokens.data() + a->indptr[token + 1], int32_t(token));
     over_blocks(a->n_entries, 1 << 14, a->n_threads, [&](int64_t begin, int64_t end) {
@@ -96,13 +123,20 @@ SL_EXPORT int sl_weight_gradients(const WeightGradients* a) {
             const int64_t begin = a->bounds[latent], end = a->bounds[latent + 1];
             prefetch_entries(s, begin + ENTRIES_AHEAD, end + ENTRIES_AHEAD);
             if (begin == end && !s.fresh) continue;
-            sum_rows<&Entry::grad_pre>(s, begin, end, s.x, s.d_in, a->W_enc + latent * s.d_in);
-            sum_rows<&Entry::value>(s, begin, end, s.grad, s.d_out, a->W_dec + latent * s.d_out);
+            const float* param = a->unit_rows && begin < end ? a->unit_rows + latent * s.d_out : nullptr;
+            const Squares enc = sum_rows<&Entry::grad_pre>(s, begin, end, s.x, s.d_in, a->W_enc + latent * s.d_in, nullptr);
+            const Squares dec = sum_rows<&Entry::value>(s, begin, end, s.grad, s.d_out, a->W_dec + latent * s.d_out, param);
+            squares[2 * latent] = sum(enc.own);
+            squares[2 * latent + 1] = param ? dec.without_parallel() : sum(dec.own);
             float bias = 0;
             for (int64_t i = begin; i < end; i++) bias += s.entries[i].grad_pre;
             a->b_enc[latent] = s.fresh ? bias : a->b_enc[latent] + bias;
         }
     });
+    a->squares[0] = a->squares[1] = 0;
+    if (a->fresh)
+        for (int64_t latent = 0; latent < a->n_latents; latent++)  // in order, whatever the number of threads
+            for (int which = 0; which < 2; which++) a->squares[which] += squares[2 * latent + which];
     return 0;
 }
 

@@ -117,6 +117,7 @@ def declare(functions: ctypes.CDLL) -> None:
         "sl_found_take": (integer, [pointer, long, long, long, pointer, pointer, pointer]),
         "sl_found_free": (None, [pointer]),
         "sl_nearest": (integer, [pointer]),
+        "sl_take_rows": (long, [pointer]),
         "sl_pack": (integer, [pointer, long, long, integer, pointer, integer]),
     }
     for name, (result, arguments) in signatures.items():

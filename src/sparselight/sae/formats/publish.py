@@ -131,7 +131,7 @@ def measurements(evaluation: EvalRecord | None) -> list[str]:
         return ["None were given when this was published."]
     lines: list[str] = []
     for dataset, n_tokens in evaluation.n_tokens.items():
-        rows = [row for row in evaluation.rows if row.dataset == dataset and row.metric in SHOWN_METRICS]
+        rows = [row for row in evaluation.rows if row.dataset == dataset and row.metric in SHOWN_METRICS and not row.setting]
         coders = sorted(dict.fromkeys(row.coder for row in rows), key=lambda name: is_control(rows, name))
         metrics = [metric for metric in SHOWN_METRICS if any(row.metric == metric for row in rows)]
         cells = {(row.coder, row.metric): str(row.value) for row in rows}

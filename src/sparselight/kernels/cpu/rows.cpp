@@ -1,0 +1,76 @@
+// Rows of a mapped file to float32, each checked and written to its own place: one pass over memory that is mostly not in the caches.
+#include <bit>
+
+#include "abi.hpp"
+#include "threads.hpp"
+#include "vec.hpp"
+
+namespace sl {
+namespace {
+
+constexpr int64_t ROWS_AHEAD = 12;  // asked for before they are needed
+
+template <class Word>
+uint32_t sum_words(const uint8_t* bytes, int64_t n) {
+    uint32_t total = 0;
+    for (int64_t i = 0; i < n; i++) {
+        Word word;
+        std::memcpy(&word, bytes + i * sizeof(Word), sizeof(Word));
+        total += word;
+    }
+    return total;
+}
+
+uint32_t sum_of(const uint8_t* row, int64_t n_bytes) {
+    return n_bytes % 4 == 0 ? sum_words<uint32_t>(row, n_bytes / 4) : n_bytes % 2 == 0 ? sum_words<uint16_t>(row, n_bytes / 2) : sum_words<uint8_t>(row, n_bytes);
+}
+
+void from_bf16(const uint8_t* row, int64_t d, float* out) {
+    for (int64_t i = 0; i < d; i++) {
+        uint16_t half;
+        std::memcpy(&half, row + 2 * i, 2);
+        const uint32_t bits = uint32_t(half) << 16;
+        std::memcpy(out + i, &bits, 4);
+    }
+}
+
+void from_int8(const uint8_t* row, int64_t d, float scale, float* out) {
+    for (int64_t i = 0; i < d; i++) out[i] = float(int8_t(row[i])) * scale;
+}
+
+}  // namespace
+
+struct TakeRows {
+    const uint8_t* values;  // [row] of row_bytes each
+    const uint32_t* sums;   // [row]; or null, then nothing is checked
+    const float* scale;     // [row] of int8; or null
+    const int64_t* rows;    // which, ascending
+    float* const* targets;  // where each of them goes
+    int64_t n, d, row_bytes;
+    uint32_t number_factor;  // of a row's number in its sum
+    int32_t value_bytes;     // 4: float32, 2: bfloat16, 1: int8
+};
+
+// How many rows do not match their checksums.
+SL_EXPORT int64_t sl_take_rows(const TakeRows* a) {
+    int64_t n_wrong = 0;
+    for (int64_t i = 0; i < a->n; i++) {
+        if (i + ROWS_AHEAD < a->n) {
+            const uint8_t* next = a->values + a->rows[i + ROWS_AHEAD] * a->row_bytes;
+            for (int64_t b = 0; b < a->row_bytes; b += 64) __builtin_prefetch(next + b, 0, 2);
+        }
+        const int64_t number = a->rows[i];
+        const uint8_t* row = a->values + number * a->row_bytes;
+        const float scale = a->scale ? a->scale[number] : 1;
+        if (a->sums) {
+            const uint32_t sum = sum_of(row, a->row_bytes) + (uint32_t(number) + 1) * a->number_factor + (a->scale ? std::bit_cast<uint32_t>(scale) : 0);
+            n_wrong += sum != a->sums[number];
+        }
+        if (a->value_bytes == 4) std::memcpy(a->targets[i], row, a->row_bytes);
+        else if (a->value_bytes == 2) from_bf16(row, a->d, a->targets[i]);
+        else from_int8(row, a->d, scale, a->targets[i]);
+    }
+    return n_wrong;
+}
+
+}  // namespace sl
