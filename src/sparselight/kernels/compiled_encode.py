@@ -26,6 +26,7 @@ SAMPLE_TOKENS = 64
 TRIALS, TRY_AGAIN_CALLS = 4, 2000  # the first call with a format has no prediction, and other work may disturb one
 INT8_MOST_WIDTH = 2**16  # beyond, sums of products of bytes leave 32 bits
 DENSE_FRACTION = 0.12  # above this share of active entries plain matrix products are faster than these
+CLEARLY_DENSE, GLANCE_TOKENS = 0.2, 16  # with more on a few tokens, screening all of them is not even begun
 NO_LIMIT = 2**62
 
 
@@ -134,10 +135,11 @@ def encode_above(
     x = x.detach().contiguous()
     if not len(x):
         return nothing(x, b_enc)
-    limit = int(DENSE_FRACTION * len(x) * len(b_enc)) if allow_dense else NO_LIMIT
-    with entries_above(x, W_enc, b_enc, threshold.detach().contiguous(), 0.0, limit, cache) as found:
-        if found.n_entries <= limit:
-            return found.take(found.n_entries)
+    if not allow_dense or torch_encode.share_above(x, W_enc, b_enc, threshold, GLANCE_TOKENS) <= CLEARLY_DENSE:
+        limit = int(DENSE_FRACTION * len(x) * len(b_enc)) if allow_dense else NO_LIMIT
+        with entries_above(x, W_enc, b_enc, threshold.detach().contiguous(), 0.0, limit, cache) as found:
+            if found.n_entries <= limit:
+                return found.take(found.n_entries)
     return Selected(DenseSelection(len(x), len(b_enc)), torch.addmm(b_enc.detach(), x, W_enc.detach()))
 
 

@@ -106,9 +106,9 @@ def _collect(
     return floor or 0.0, positions, values
 
 
-def share_above(x: Tensor, W_enc: Tensor, b_enc: Tensor, threshold: Tensor) -> float:
-    """Share of entries above the threshold, judged from up to 64 evenly spaced tokens: a function of the arguments only."""
-    sample = x[:: max(1, len(x) // 64)]
+def share_above(x: Tensor, W_enc: Tensor, b_enc: Tensor, threshold: Tensor, n_tokens: int = 64) -> float:
+    """Share of entries above the threshold, judged from about `n_tokens` evenly spaced tokens: a function of the arguments only."""
+    sample = x[:: max(1, len(x) // n_tokens)]
     return float((_product(sample, W_enc, b_enc, None) > threshold).float().mean())
 
 
