@@ -202,3 +202,15 @@ def test_a_setting_that_would_be_ignored_is_refused(settings_: dict[str, Any], w
 ])
 def test_the_ending_says_the_kind(root: str, kind: str) -> None:
     assert CorpusConfig.parse({"root": root}).kind == CorpusConfig(root=root).kind == kind
+
+
+@pytest.mark.parametrize(("files", "kind"), [
+    ({"a.txt": "one", "b.md": "two", "setup.py": "x = 1"}, "text"), ({"a.py": "x = 1", "b.py": "y = 2", "README.md": "r"}, "python_source"),
+    ({"deep/a.jsonl": '{"text": "one"}'}, "jsonl"), ({"a.txt": "Ann went", "a.ann": "T1\tPER 0 3\tAnn"}, "brat"), ({"a.bin": "?"}, "python_source"),
+])
+def test_the_kind_of_a_folder_is_that_of_most_of_its_files(tmp_path: Path, files: dict[str, str], kind: str) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    assert CorpusConfig.parse({"root": str(tmp_path)}, "corpus").kind == kind
+    assert CorpusConfig.parse({"root": str(tmp_path), "kind": "csv"}, "corpus").kind == "csv"

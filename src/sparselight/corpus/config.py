@@ -4,6 +4,8 @@ Owns: `CorpusConfig`, the kind that a path's ending implies, and which settings 
 would ignore, by its dotted name.
 """
 
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +25,7 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     "python_source": (".py",), "text": (".txt", ".md", ".rst"), "jsonl": (".jsonl", ".ndjson"), "json": (".json",), "parquet": (".parquet",),
     "csv": (".csv",), "tsv": (".tsv",), "hf_dataset": (), "brat": (".ann", ".txt"), "conll": (".conll", ".iob", ".iob2", ".bio", ".bioes", ".iobes"),
 }
+MAX_LOOKED_AT = 10_000  # entries of a folder whose kind is to be found
 GZIPPED = ("jsonl", "json", "csv", "tsv", "conll")
 TABLES = ("jsonl", "json", "parquet", "csv", "tsv", "hf_dataset")
 KINDS_OF_SETTING: dict[str, tuple[str, ...]] = {
@@ -37,7 +40,7 @@ class CorpusConfig(Config):
     """Where the examples come from, what each column is, what happens to duplicates, and how the examples are split."""
 
     kind: Kind = "python_source"
-    """What the files hold; where it is left out, the ending of `root` says it (.jsonl, .parquet, .csv, hf://...), else Python source."""
+    """What the files hold; where it is left out, the ending of `root` (.jsonl, .parquet, .csv, hf://...) or of most files in it says it, else Python source."""
     root: str = "stdlib"
     """A file, a folder, `hf://NAME[:CONFIG][:SPLIT]` for a Hugging Face dataset, or `stdlib`: the standard library of the running Python."""
     include_tests: bool = True
@@ -113,11 +116,22 @@ class CorpusConfig(Config):
 
 
 def kind_of(root: str) -> str:
-    """The kind that a path implies by its ending; Python source where it implies none."""
+    """The kind that a path implies: by its ending, a folder by the endings of most of its files; Python source where nothing is implied."""
     if root.startswith(HUB):
         return "hf_dataset"
-    name = root.lower().removesuffix(".gz")
-    return next((kind for kind, suffixes in SUFFIXES.items() if name.endswith(suffixes or ("\0",)) and kind != "brat"), "python_source")
+    folder = Path(root).expanduser()
+    if root == "stdlib" or not folder.is_dir():
+        return kind_of_name(root) or "python_source"
+    names = [path.name for path in islice(folder.rglob("*"), MAX_LOOKED_AT)]
+    counts = Counter(kind for name in names if (kind := kind_of_name(name)))
+    most = max(counts, key=counts.__getitem__, default="python_source")
+    return "brat" if most == "text" and any(name.endswith(".ann") for name in names) else most
+
+
+def kind_of_name(name: str) -> str | None:
+    """The kind that the ending of a name implies."""
+    plain = name.lower().removesuffix(".gz")
+    return next((kind for kind, suffixes in SUFFIXES.items() if suffixes and plain.endswith(suffixes) and kind != "brat"), None)
 
 
 def check_settings(config: CorpusConfig) -> None:
