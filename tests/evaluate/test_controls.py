@@ -1,12 +1,13 @@
-"""Controls on closed-form cases: PCA against a singular value decomposition, the untrained SAE's shape and sparsity, the mean."""
+"""Controls on closed-form cases: the untrained SAE's shape and sparsity, the random decoder, the mean, and the sets by name."""
 
 import pytest
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparselight.errors import SaeError
-from sparselight.evaluate.controls import MeanCoder, ZeroCoder, mean_only, pca, standard_controls, untrained
+from sparselight.errors import ConfigError, SaeError
+from sparselight.evaluate import controls
+from sparselight.evaluate.controls import MeanCoder, ZeroCoder, mean_only, random_decoder, standard_controls, untrained
 from sparselight.sae import Sae
 
 D, N = 8, 3000
@@ -31,29 +32,6 @@ def trained(l0: float, n_latents: int = 40) -> Sae:
 
 def mean_l0(sae: Sae, x: Tensor) -> float:
     return float((sae.encode(x).to_dense() != 0).sum(1).double().mean())
-
-
-def test_pca_equals_the_truncated_singular_value_decomposition() -> None:
-    x = activations()
-    mean = x.double().mean(0)
-    _, _, rows = torch.linalg.svd(x.double() - mean, full_matrices=False)
-    for n_components in (0, 1, 3, D):
-        top = rows[:n_components]
-        expected = mean + (x.double() - mean) @ top.T @ top
-        torch.testing.assert_close(pca(x, n_components).reconstruct(x).double(), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_pca_error_is_the_sum_of_the_dropped_eigenvalues() -> None:
-    x = activations().double()
-    eigenvalues = torch.linalg.eigvalsh(torch.cov(x.T))
-    error = (x - pca(x.float(), 5).reconstruct(x)).square().sum() / (N - 1)
-    assert float(error) == pytest.approx(float(eigenvalues[:3].sum()), rel=1e-4)
-
-
-@pytest.mark.parametrize(("n_tokens", "n_components"), [(N, D + 1), (N, -1), (1, 1)])
-def test_pca_refuses_what_it_cannot_fit(n_tokens: int, n_components: int) -> None:
-    with pytest.raises(SaeError, match=f"fit PCA with {n_components} components"):
-        pca(activations(n_tokens), n_components)
 
 
 def test_mean_and_zero() -> None:
@@ -102,7 +80,44 @@ def test_the_untrained_sae_refuses_other_activations() -> None:
         untrained(Sae(D, 4, subtract_b_dec=False, d_out=3), torch.zeros(5, D))
 
 
-@pytest.mark.parametrize(("l0", "n_components"), [(3.0, 3), (20.0, D)])
-def test_standard_controls_match_the_sparsity_within_the_width(l0: float, n_components: int) -> None:
+def test_a_random_decoder_keeps_the_codes_and_the_mean() -> None:
+    sae, x = trained(3.0), activations()
+    control = random_decoder(sae, x, seed=1)
+    codes, others = sae.encode(x).to_dense(), control.encode(x).to_dense()
+    assert ((codes > 0) != (others > 0)).float().mean() < 1e-4  # b_dec moves into b_enc, which rounds
+    torch.testing.assert_close(codes, others, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(control.W_dec.norm(dim=1), sae.W_dec.norm(dim=1))
+    torch.testing.assert_close(control.reconstruct(x).mean(0), x.mean(0), rtol=1e-4, atol=1e-4)
+    cosine = torch.nn.functional.cosine_similarity(control.W_dec, sae.W_dec, dim=1)
+    assert abs(float(cosine.detach().mean())) < 0.2
+    assert random_decoder(sae, x, seed=1).weights_hash() == control.weights_hash() != random_decoder(sae, x, seed=2).weights_hash()
+
+
+@pytest.mark.parametrize(("l0", "k"), [(3.0, 3), (20.0, D)])
+def test_standard_controls_match_the_sparsity_within_the_width(l0: float, k: int) -> None:
     x = activations()
-    assert set(standard_controls(trained(l0), x)) == {"untrained SAE", f"PCA, {n_components} components"}
+    assert set(standard_controls(trained(l0), x)) == {"untrained SAE", f"PCA, {k} components"}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_the_full_set_has_every_control_with_codes_of_the_same_sparsity() -> None:
+    x, notes = activations(), []
+    found = standard_controls(trained(3.0), x, "full", notes=notes)
+    assert set(found) == {"untrained SAE", "random decoder", "PCA, 3 components", "PCA, 3 largest", "ICA, 3 components", "ICA, 3 largest",
+                          "raw channels, 3 largest"}
+    for name, coder in found.items():
+        codes = coder.encode(x)
+        assert codes.n_latents == coder.n_latents, name
+        assert float(codes.indptr.diff().double().mean()) == pytest.approx(3, abs=0.01), name
+        assert (codes.values > 0).all(), name
+    assert all("ICA" in note for note in notes)
+
+
+def test_controls_by_name_and_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    sae, x, notes = trained(3.0), activations(), []
+    assert set(standard_controls(sae, x, ["raw"])) == {"raw channels, 3 largest"}
+    monkeypatch.setattr(controls, "ICA_MOST_DIMS", D - 1)
+    assert standard_controls(sae, x, "ica", notes=notes) == {}
+    assert "left out" in notes[0]
+    with pytest.raises(ConfigError, match="make the control 'pcs'.*use 'pca'"):
+        standard_controls(sae, x, "pcs")

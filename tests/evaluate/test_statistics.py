@@ -1,9 +1,11 @@
-"""Intervals against normal theory, their coverage on synthetic data, pairing, and what is left out when it is undefined."""
+"""Intervals against normal theory and their coverage on synthetic data; paired tests; many comparisons and several seeds against scipy."""
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from sparselight.evaluate.statistics import Resamples, ratio
+from sparselight.errors import ConfigError
+from sparselight.evaluate.statistics import Resamples, benjamini_hochberg, bonferroni, over_seeds, paired, ratio
 
 
 def interval(values: np.ndarray, resamples: Resamples) -> tuple[float, float, float]:
@@ -96,3 +98,90 @@ def test_ratio_is_nan_at_and_below_the_least_denominator() -> None:
     result = ratio(np.array([1.0, 1.0, 1.0, 1.0]), np.array([2.0, 0.0, -1.0, 1e-9]), least=1e-6)
     assert result[0] == 0.5
     assert np.isnan(result[1:]).all()
+
+
+def means(x: np.ndarray, resamples: Resamples) -> np.ndarray:
+    return resamples.totals(x) / resamples.totals(np.ones(len(x)))
+
+
+def test_paired_p_value_is_close_to_the_t_test() -> None:
+    rng = np.random.default_rng(3)
+    first, second = rng.normal(0.12, 1, 300), rng.normal(0, 1, 300)
+    resamples = Resamples.draw(300, 4000, seed=0)
+    found = paired(means(first, resamples), means(second, resamples), resamples)
+    expected = stats.ttest_rel(first, second)
+    assert found.value is not None
+    assert found.value.value == pytest.approx((first - second).mean())
+    assert found.p == pytest.approx(float(expected.pvalue), abs=0.02)
+    assert not found.lacks
+
+
+def test_the_smallest_p_value_is_that_of_the_number_of_draws() -> None:
+    resamples = Resamples.draw(50, 199, seed=0)
+    clear = paired(means(np.full(50, 2.0), resamples), means(np.ones(50), resamples), resamples)
+    assert clear.p == pytest.approx(2 / 200)
+    same = paired(means(np.ones(50), resamples), means(np.ones(50), resamples), resamples)
+    assert same.p == 1.0
+
+
+def test_p_values_of_no_difference_are_uniform() -> None:
+    rng, found = np.random.default_rng(5), []
+    for trial in range(300):
+        first, second = rng.normal(size=(2, 60))
+        resamples = Resamples.draw(60, 300, seed=trial)
+        found.append(paired(means(first, resamples), means(second, resamples), resamples).p)
+    assert 0.02 <= float(np.mean(np.array(found) <= 0.05)) <= 0.09
+    assert stats.kstest(found, "uniform").pvalue > 1e-3
+
+
+def test_without_an_interval_there_is_no_p_value() -> None:
+    one = Resamples.draw(1, 50, seed=0)
+    found = paired(one.totals(np.array([2.0])), one.totals(np.array([1.0])), one)
+    assert found.value is not None
+    assert (found.value.value, found.p) == (1.0, None)
+    assert "one group" in found.lacks
+    undefined = paired(np.full(51, np.nan), np.ones(51), Resamples.draw(5, 50, seed=0))
+    assert undefined.value is None
+    assert "undefined" in undefined.lacks
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 500])
+def test_benjamini_hochberg_equals_scipy(n: int) -> None:
+    p = np.round(np.random.default_rng(n).beta(0.4, 2, n), 3)  # with ties
+    np.testing.assert_allclose(benjamini_hochberg(p), stats.false_discovery_control(p, method="bh"), rtol=1e-12)
+
+
+def test_bonferroni_multiplies_by_the_number_of_tests() -> None:
+    assert bonferroni(np.array([0.01, 0.04, 0.5])).tolist() == pytest.approx([0.03, 0.12, 1.0])
+    assert len(benjamini_hochberg(np.array([]))) == 0
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -0.1, 1.5])
+def test_what_is_no_p_value_is_refused(wrong: float) -> None:
+    for adjust in (benjamini_hochberg, bonferroni):
+        with pytest.raises(ConfigError, match="not between 0 and 1"):
+            adjust(np.array([0.5, wrong]))
+
+
+def test_seeds_get_the_t_interval_of_scipy() -> None:
+    values = [0.71, 0.74, 0.69, 0.75]
+    result, note = over_seeds(values, [0, 1, 2, 3])
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    assert (result.value, result.low, result.high) == (pytest.approx(np.mean(values)), pytest.approx(low), pytest.approx(high))
+    assert (result.n, result.unit, result.seeds, note) == (4, "seeds", [0, 1, 2, 3], "")
+
+
+def test_few_seeds_are_pointed_out() -> None:
+    one, note = over_seeds([0.5], [7])
+    assert (one.value, one.low, one.n) == (0.5, None, 1)
+    assert "one seed" in note
+    two, note = over_seeds([0.5, 0.6], [7, 8])
+    assert two.low is not None
+    assert "only 2 seeds" in note
+
+
+@pytest.mark.parametrize(("values", "seeds", "words"), [([], [], "needs one value"), ([1.0, 2.0], [3, 3], "needs one value"),
+                                                        ([1.0, float("nan")], [3, 4], r"seeds \[4\] are not finite")])
+def test_values_that_are_not_there_are_refused(values: list[float], seeds: list[int], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        over_seeds(values, seeds)

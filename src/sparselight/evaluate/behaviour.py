@@ -1,78 +1,140 @@
-"""What a coder does to the subject's predictions: next-token cross entropy with activations replaced by their reconstruction.
+"""What a coder does to the subject's predictions: cross entropy, divergence, agreement and ranking with activations replaced by their reconstruction.
 
-Formulas are those of vocab.METRICS. ce_recovered_zero is SAEBench core's CE score (arXiv 2503.09532); ce_recovered_mean sets the same
-against replacing every activation by the mean training activation, which is the stricter comparison, because 0 lies far outside what
-the subject ever sees. Only counted tokens are replaced. Positions with nothing before them have no prediction: they are left out and
-counted. Refuses: a cross entropy that is not finite.
+Formulas are those of vocab.METRICS. Predictions are those that the subject's loss scores: the next token, or a hidden token of a masked language
+model, in the rounds that its record names. Only counted tokens are replaced, and among them only those within the token policy's max_norms.
+What is recovered is stated against both ablations, because which of them costs more depends on the site. Refuses nothing by itself: for subjects
+without predictions ce_nats is reported as not defined and stands for all.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+import numpy as np
 
-from sparselight.errors import SaeError, SubjectError
+from sparselight.errors import SubjectError
+from sparselight.evaluate.case import Case, Tokens
+from sparselight.evaluate.contender import Contender
+from sparselight.evaluate.family import MEAN, SUBJECT, ZERO, Family
+from sparselight.evaluate.findings import Cell, Findings
+from sparselight.evaluate.held_out import HeldOut
+from sparselight.evaluate.predictions import BehaviourConfig, PredictionSums, Splice, sum_predictions
 from sparselight.evaluate.statistics import Resampled, Resamples, ratio
+from sparselight.protocols import Progress, no_progress
 
 LEAST_GAP_NATS = 1e-6  # an ablation that costs less tells nothing of what a coder recovers
+LEAST_GAP = f"the ablation costs the subject less than {LEAST_GAP_NATS:g} nats"
+NO_PREDICTION = "no token has a prediction (nothing stands before any)"
+
+Values = dict[tuple[str, str], Resampled]  # by metric and setting
 
 
-@dataclass(slots=True)
-class LossSums:
-    """Cross entropy summed over the tokens of each group: of the unedited subject, and of the subject with each coder spliced in."""
+def measure_behaviour(
+    case: Case, contenders: Mapping[str, Contender], config: BehaviourConfig, findings: Findings, progress: Progress = no_progress,
+) -> None:
+    """Every contender spliced in, and the unedited subject, on the held-out examples of every dataset.
 
-    scored: Float[Tensor, " group"]
-    """Tokens that have a prediction."""
-    own: Float[Tensor, " group"]
-    spliced: dict[str, Float[Tensor, " group"]]
-    n_unscored: int = 0
+    ZERO and MEAN among the contenders are what recovered values are taken against; without them, those values are not defined.
+    """
+    subject = case.need_subject("measure what coders do to predictions")
+    total, done = sum(case.tokens(dataset, "held_out").n_tokens for dataset in case.datasets), 0
+    for dataset in case.datasets:
+        part = held_out_part(case.tokens(dataset, "held_out"))
+        why = _why_no_loss(case, part)
+        if why:
+            for name in (SUBJECT, *contenders):
+                findings.lacks(Cell(name, "ce_nats", dataset), why)
+            continue
 
-    @classmethod
-    def empty(cls, n_groups: int) -> "LossSums":
-        return cls(torch.zeros(n_groups, dtype=torch.float64), torch.zeros(n_groups, dtype=torch.float64), {})
+        def step(n_tokens: int, dataset: str = dataset) -> None:
+            nonlocal done
+            done += n_tokens
+            case.count_pass(n_tokens * (len(contenders) + 1))
+            progress(done, total, f"{dataset}: predictions with {len(contenders)} coders")
 
-    def add_own(self, loss: Float[Tensor, " token"], group: Int[Tensor, " token"]) -> None:
-        """Add the losses of the unedited subject; nan marks the tokens without a prediction.
+        splices = {name: _splice(contender, f"evaluate the coder {name!r} on the dataset {dataset!r}") for name, contender in contenders.items()}
+        sums = sum_predictions(subject, case.site, part, splices, config, case.config.batch_tokens, step)
+        if not sums.sums:
+            for name in (SUBJECT, *contenders):
+                findings.lacks(Cell(name, "ce_nats", dataset), NO_PREDICTION)
+            continue
+        if sums.n_unscored:
+            findings.notes.append(f"{dataset}: {sums.n_unscored} of {part.n_tokens} tokens have no prediction (nothing stands before them, or they are never "
+                                  "hidden) and are left out of cross entropy and divergence")
+        for name in (SUBJECT, *contenders):
+            _report(name, dataset, sums, case.resamples(dataset), findings)
 
-        Raises:
-            SubjectError: when one is infinite.
-        """
-        nats, scored = loss.cpu().double(), ~loss.isnan().cpu()
-        if nats.isinf().any():
-            raise SubjectError(asked="measure the subject's cross entropy", why=f"it is infinite for {int(nats.isinf().sum())} tokens",
-                               instead="run the subject with subject.dtype = 'float32'")
-        self.scored.index_add_(0, group, scored.double())
-        self.own.index_add_(0, group, nats.where(scored, 0.0))
-        self.n_unscored += int((~scored).sum())
 
-    def add_spliced(self, name: str, loss: Float[Tensor, " token"], own: Float[Tensor, " token"], group: Int[Tensor, " token"], asked: str) -> None:
-        """Add the losses with a coder spliced in.
+def held_out_part(tokens: Tokens) -> HeldOut:
+    """The examples of a case's tokens, for batches."""
+    number = {group: index for index, group in enumerate(tokens.groups)}
+    return HeldOut(tokens.name, tokens.examples, np.diff(tokens.bounds()).tolist(), [number[example.group] for example in tokens.examples], tokens.groups)
 
-        Raises:
-            SaeError: when one is not finite where the subject's own is.
-        """
-        nats, scored = loss.cpu().double(), ~own.isnan().cpu()
-        if not torch.isfinite(nats[scored]).all():
-            raise SaeError(asked=asked, why="the cross entropy with it spliced in is not finite",
-                           instead="check the size of its reconstructions, or run the subject with subject.dtype = 'float32'")
-        total = self.spliced.setdefault(name, torch.zeros_like(self.own))
-        total.index_add_(0, group, nats.where(scored, 0.0))
 
-    def own_metrics(self, resamples: Resamples) -> dict[str, Resampled]:
-        """ce_nats of the unedited subject."""
-        return {"ce_nats": self._mean(self.own, resamples)}
+def values_of(sums: PredictionSums, coder: str, resamples: Resamples) -> Values:
+    """Every value of a coder, or of the unedited subject, over all resamples."""
+    scored = resamples.totals(sums.scored.numpy())
 
-    def metrics(self, name: str, zero: str, mean: str, resamples: Resamples) -> dict[str, Resampled]:
-        """ce_nats, ce_increase_nats, ce_recovered_zero and ce_recovered_mean over all resamples.
+    def mean(name: str, quantity: str) -> Resampled:
+        return ratio(resamples.totals(sums.sums[name][quantity].numpy()), scored)
 
-        Args:
-            zero, mean: the names under which the two ablations were added.
-        """
-        own, spliced = self._mean(self.own, resamples), self._mean(self.spliced[name], resamples)
-        ablated = {key: self._mean(self.spliced[ablation], resamples) for key, ablation in (("ce_recovered_zero", zero), ("ce_recovered_mean", mean))}
-        recovered = {key: ratio(ce - spliced, ce - own, LEAST_GAP_NATS) for key, ce in ablated.items()}
-        return {"ce_nats": spliced, "ce_increase_nats": spliced - own, **recovered}
+    ce, own = mean(coder, "ce"), mean(SUBJECT, "ce")
+    with np.errstate(over="ignore"):
+        result: Values = {("ce_nats", ""): ce, ("perplexity", ""): np.exp(ce)}
+    for quantity in sums.sums[coder]:
+        name, at, k = quantity.partition("@")
+        if at:
+            result["hit_rate" if name == "hit" else "ndcg", f"k={k}"] = mean(coder, quantity)
+    if coder == SUBJECT:
+        return result
+    result["ce_increase_nats", ""] = ce - own
+    if "kl" in sums.sums[coder]:
+        result |= {("kl_nats", ""): mean(coder, "kl"), ("top1_agreement", ""): mean(coder, "agree")}
+    for ablation, name in ((ZERO, "zero"), (MEAN, "mean")):
+        if ablation in sums.sums:
+            ablated = mean(ablation, "ce")
+            result[f"ce_recovered_{name}", ""] = ratio(ablated - ce, ablated - own, LEAST_GAP_NATS)
+            if "kl" in sums.sums[coder]:
+                ablated = mean(ablation, "kl")
+                result[f"kl_recovered_{name}", ""] = ratio(ablated - mean(coder, "kl"), ablated, LEAST_GAP_NATS)
+    return result
 
-    def _mean(self, total: Float[Tensor, " group"], resamples: Resamples) -> Resampled:
-        return ratio(resamples.totals(total.numpy()), resamples.totals(self.scored.numpy()))
+
+def _report(coder: str, dataset: str, sums: PredictionSums, resamples: Resamples, findings: Findings) -> None:
+    for (metric, setting), values in values_of(sums, coder, resamples).items():
+        cell = Cell(coder, metric, dataset, setting)
+        if np.isfinite(values[0]):
+            findings.add(cell, values)
+        else:
+            findings.lacks(cell, LEAST_GAP if "recovered" in metric else "its size is beyond what a number holds" if metric == "perplexity"
+                           else NO_PREDICTION)
+    if coder != SUBJECT:
+        for metric, why in _not_measured(sums):
+            findings.lacks(Cell(coder, metric, dataset), why)
+
+
+def _not_measured(sums: PredictionSums) -> Iterator[tuple[str, str]]:
+    for ablation, name in ((ZERO, "zero"), (MEAN, "mean")):
+        if ablation not in sums.sums:
+            yield f"ce_recovered_{name}", f"{ablation} is not among the coders"
+    if "kl" in sums.lacks:
+        yield from (("kl_nats", sums.lacks["kl"]), ("top1_agreement", sums.lacks["kl"]))
+    if "rank" in sums.lacks:
+        yield from (("hit_rate", sums.lacks["rank"]), ("ndcg", sums.lacks["rank"]))
+
+
+def _why_no_loss(case: Case, part: HeldOut) -> str:
+    """Why the subject has no predictions, in words; empty where it has."""
+    subject = case.need_subject("measure what coders do to predictions")
+    shortest = min(range(len(part.examples)), key=lambda index: part.lengths[index])
+    try:
+        subject.loss(subject.prepare([part.examples[shortest]]))
+    except SubjectError as err:
+        return err.why
+    return ""
+
+
+def _splice(contender: Contender, asked: str) -> Splice:
+    return Splice(lambda x: contender.apply(x, asked)[0], asked)
+
+
+FAMILY = Family("behaviour", "Behaviour of the subject", measure_behaviour, BehaviourConfig, needs=("subject", "examples"), suites=("core", "full"),
+                ablations=True, plain=True, passes=1)

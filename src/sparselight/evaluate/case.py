@@ -6,9 +6,9 @@ while memory allows, so that several families cost one encoding. Refuses: datase
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -16,17 +16,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparselight.errors import CorpusError, SubjectError
-from sparselight.evaluate.config import EvaluateConfig
+from sparselight.evaluate.config import CaseConfig
+from sparselight.evaluate.contender import Contender
 from sparselight.evaluate.held_out import HeldOut
-from sparselight.evaluate.reconstruction import Contender
 from sparselight.evaluate.statistics import Resamples
 from sparselight.protocols import Codes, Example, Store, Subject
+from sparselight.subjects.norms import kept_tokens
 
 SideName = Literal["fit", "held_out"]
 CHUNK_TOKENS = 4096
 CODES_BYTES = 1 << 30  # of codes kept for the next family
 
 Column = Int[np.ndarray, " token"]
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Dataset:
     fit_store: Store | None = None
     """Activations of at least the `fit` examples; without one they are captured from the subject."""
     held_out_store: Store | None = None
+    annotate: Callable[[Sequence[Example]], list[Example]] | None = None
+    """Fills in the spans of the drawn examples, where the source makes them on demand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +89,17 @@ class Case:
 
     site: str
     datasets: Mapping[str, Dataset]
-    config: EvaluateConfig
+    config: CaseConfig
     subject: Subject | None = None
     passed_tokens: int = 0
     """Tokens that went through the subject so far: families that run it add theirs (see `count_pass`)."""
+    annotated: bool = True
+    """Whether drawn examples get the spans that their source makes on demand (see `annotate`)."""
+    added: dict[str, Dataset] = field(default_factory=dict)
+    """What families made themselves, of prompts say (see `put_tokens`); other families do not see it."""
     _tokens: dict[tuple[str, SideName], Tokens] = field(default_factory=dict)
     _codes: "OrderedDict[tuple[str, SideName, str], Codes]" = field(default_factory=OrderedDict)
+    _made: dict[Hashable, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for dataset in self.datasets.values():
@@ -110,12 +119,36 @@ class Case:
         """Count tokens that went through the subject."""
         self.passed_tokens += n_tokens
 
+    def annotate(self) -> None:
+        """Fill in the spans of all examples drawn so far, and of those to come, where that was left for later."""
+        if not self.annotated:
+            self.annotated = True
+            for (name, side), tokens in self._tokens.items():
+                make = self.dataset(name).annotate
+                self._tokens[name, side] = tokens if make is None else replace(tokens, examples=make(tokens.examples))
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` gives, made at the first call with this key: work that families share, such as a pass of the subject."""
+        if key not in self._made:
+            self._made[key] = make()
+        return cast("Made", self._made[key])
+
     def tokens(self, dataset: str, side: SideName) -> Tokens:
         """The tokens of one side: whole examples, evenly over groups, up to evaluate.n_tokens; the same at every call."""
         key = (dataset, side)
         if key not in self._tokens:
             self._tokens[key] = self._draw(self.datasets[dataset], side)
         return self._tokens[key]
+
+    def dataset(self, name: str) -> Dataset:
+        """A dataset that was given, or that a family made."""
+        return self.datasets[name] if name in self.datasets else self.added[name]
+
+    def put_tokens(self, dataset: str, fit: Tokens, held_out: Tokens) -> None:
+        """Tokens that a family captured itself; `tokens`, `codes` and `resamples` give them under that name from then on."""
+        self.added[dataset] = Dataset(dataset, fit.examples, held_out.examples)
+        check_apart(self.added[dataset])
+        self._tokens |= {(dataset, "fit"): fit, (dataset, "held_out"): held_out}
 
     def resamples(self, dataset: str, side: SideName = "held_out") -> Resamples:
         """Bootstrap draws over the groups of these tokens, the same for every coder."""
@@ -151,14 +184,18 @@ class Case:
         store = dataset.fit_store if side == "fit" else dataset.held_out_store
         name = f"{dataset.name}, {side.replace('_', '-')} side"
         if store is None:
-            return self._captured(HeldOut.draw(name, examples, self.config.n_tokens, self.need_subject(f"evaluate on {name}").n_tokens, self.config.seed))
+            count = self.need_subject(f"evaluate on {name}").n_tokens
+            return self._captured(self._annotated(HeldOut.draw(name, examples, self.config.n_tokens, count, self.config.seed), dataset))
         table, listed = store.tokens(), store.examples()
         sizes = np.bincount(table.column("example").to_numpy(), minlength=1 + max(listed.column("example").to_pylist(), default=0))
         size_of = {identifier: int(sizes[number]) for number, identifier in
                    zip(listed.column("example").to_pylist(), listed.column("id").to_pylist(), strict=True)}
         stored = [example for example in examples if example.id in size_of]
         part = HeldOut.draw(name, stored, self.config.n_tokens, lambda block: [size_of[example.id] for example in block], self.config.seed)
-        return self._stored(part, store)
+        return self._stored(self._annotated(part, dataset), store)
+
+    def _annotated(self, part: HeldOut, dataset: Dataset) -> HeldOut:
+        return replace(part, examples=dataset.annotate(part.examples)) if self.annotated and dataset.annotate is not None else part
 
     def _stored(self, part: HeldOut, store: Store) -> Tokens:
         index = {example.id: number for number, example in enumerate(part.examples)}
@@ -174,14 +211,17 @@ class Case:
 
     def _captured(self, part: HeldOut) -> Tokens:
         subject = self.need_subject(f"evaluate on {part.name}")
+        policy = subject.ref().token_policy
         found: list[tuple[np.ndarray, ...]] = []
         values: list[Float[Tensor, "token d_in"]] = []
         for indices in part.batches(self.config.batch_tokens):
             batch = subject.prepare([part.examples[index] for index in indices])
-            values.append(subject.capture(batch, [self.site])[self.site].float().cpu())
+            captured = subject.capture(batch, [self.site])
+            kept = kept_tokens(captured, policy).cpu()  # a store leaves massive activations out as well
+            values.append(captured[self.site].float().cpu()[kept])
             self.count_pass(batch.n_tokens)
             columns = (batch.position, batch.token_id, batch.char_start, batch.char_end)
-            found.append((np.array(indices)[batch.example.cpu().numpy()], *(column.cpu().numpy() for column in columns)))
+            found.append((np.array(indices)[batch.example.cpu().numpy()][kept.numpy()], *(column.cpu()[kept].numpy() for column in columns)))
         example, position, token_id, char_start, char_end = (np.concatenate(column) for column in zip(*found, strict=True))
         order = np.lexsort((position, example))
         return Tokens(part.name, part.examples, example[order], np.array(part.group)[example[order]], part.groups, position[order], token_id[order],

@@ -1,11 +1,14 @@
-"""Settings of the evaluation. Refuses, when read: no tokens, and too few resamples for a 95 % interval."""
+"""Settings that every metric family shares. Refuses, when read: no tokens, and too few resamples for a 95 % interval.
+
+The whole table `evaluate` of a recipe, with one table a family, is `suite.EvaluateConfig`: it knows the families, which know this.
+"""
 
 from pydantic import Field
 
 from sparselight.config import Config
 
 
-class EvaluateConfig(Config):
+class CaseConfig(Config):
     """How much held-out text is measured, and how intervals are made."""
 
     n_tokens: int = Field(40_000, gt=0)

@@ -1,22 +1,30 @@
-"""Coders that a trained SAE is set beside: what untrained weights, plain PCA, the mean and zero achieve.
+"""Coders that a trained SAE is set beside: what untrained weights, random directions, linear dictionaries, the mean and zero achieve.
 
-A metric says something of training only where it beats an untrained SAE of the same shape and sparsity; it says something of sparsity
-only beside a dense linear code with as many numbers a token (PCA with l0 components). Refuses: fitting on activations of another width,
-on too few of them, and more components than there are dimensions.
+A metric says something of training only where it beats an untrained SAE of the same shape and sparsity, something of directions only where it beats
+random ones, and something of sparsity only beside linear codes with as many numbers a token. Which latents are compared with random ones of
+the same fire rate is up to each family (`readout.matched_latents`). Owns: CONTROLS and the sets `core` and `full`. Refuses: names of
+controls that are not known, and activations that the SAE cannot read.
 """
 
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from sparselight.errors import SaeError
+from sparselight.errors import ConfigError, SaeError, nearest
+from sparselight.evaluate.linear_coders import ICA_MOST_DIMS, LinearCoder, first_components, ica, pca, raw_channels
 from sparselight.sae import Sae, initialize
 
 CONTROL_ROWS = 40_000  # training activations on which controls and the mean are fitted
 CALIBRATION_TOKENS = 8192  # evenly spaced tokens on which l0 is matched: sets it to well under 1 % and keeps the work to seconds
 CHUNK_TOKENS = 1024
+
+Coder = Sae | LinearCoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,45 +45,9 @@ class ZeroCoder:
         return torch.zeros_like(x)
 
 
-@dataclass(frozen=True, slots=True)
-class PcaCoder:
-    """Projection on principal components: x_hat = mean + C C^T (x - mean), the best linear code of that many dense numbers a token."""
-
-    mean: Float[Tensor, " d_in"]
-    components: Float[Tensor, "d_in component"]
-
-    def reconstruct(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]:
-        mean, components = self.mean.to(x), self.components.to(x)
-        return mean + ((x - mean) @ components) @ components.T
-
-
 def mean_only(x: Float[Tensor, "token d_in"]) -> MeanCoder:
     """The coder that answers with the mean of `x`, taken in float64."""
     return MeanCoder(x.mean(0, dtype=torch.float64).float())
-
-
-def pca(x: Float[Tensor, "token d_in"], n_components: int) -> PcaCoder:
-    """Fit PCA by the eigenvectors of the covariance of `x` in float64.
-
-    Args:
-        n_components: 0 (the mean alone) to d_in.
-
-    Raises:
-        SaeError: when there are not that many dimensions, or fewer than two tokens.
-    """
-    n, d_in = x.shape
-    asked = f"fit PCA with {n_components} components on {n} activations of width {d_in}"
-    if not 0 <= n_components <= d_in:
-        raise SaeError(asked=asked, why=f"there are {d_in} dimensions", instead=f"ask for 0 to {d_in} components")
-    if n < 2:
-        raise SaeError(asked=asked, why="a covariance needs two tokens or more", instead="give more training activations")
-    mean = x.mean(0, dtype=torch.float64)
-    covariance = torch.zeros(d_in, d_in, dtype=torch.float64, device=x.device)
-    for chunk in x.split(CHUNK_TOKENS):
-        centered = chunk.double() - mean
-        covariance.addmm_(centered.T, centered)
-    vectors = torch.linalg.eigh(covariance / (n - 1)).eigenvectors.flip(1)
-    return PcaCoder(mean.float(), vectors[:, :n_components].float().contiguous())
 
 
 @torch.no_grad()
@@ -92,18 +64,26 @@ def untrained(sae: Sae, x: Float[Tensor, "token d_in"], seed: int = 0) -> Sae:
     Raises:
         SaeError: when `x` is empty or of another width, or the trained one is a transcoder.
     """
-    if not len(x):
-        raise SaeError(asked="make an untrained SAE", why="there are no activations to set its threshold on", instead="give training activations")
-    sae.check_width(x)
-    if sae.is_transcoder:
-        raise SaeError(asked="make an untrained SAE beside a transcoder", why="it gives back other activations than it reads",
-                       instead="evaluate an SAE that was trained without train.target_site")
+    _check(sae, x, "make an untrained SAE")
     x = x.to(getattr(sae, "W_dec", x).device, torch.float32)  # a wrapped coder may have no directions
-    rows = torch.linspace(0, len(x) - 1, min(len(x), CALIBRATION_TOKENS), device=x.device, dtype=torch.float64).round().long()
+    rows = _evenly(x)
     result = initialize(Sae(sae.d_in, sae.n_latents), x.mean(0, dtype=torch.float64), torch.Generator().manual_seed(seed)).to(x.device)
     n_active = sum(int((sae.encode(chunk).values != 0).sum()) for chunk in x[rows].split(CHUNK_TOKENS))
     result.threshold.fill_(_threshold(result, x[rows], n_active))
     return result
+
+
+def _check(sae: Sae, x: Float[Tensor, "token d_in"], asked: str) -> None:
+    if not len(x):
+        raise SaeError(asked=asked, why="there are no activations to fit it on", instead="give training activations")
+    sae.check_width(x)
+    if sae.is_transcoder:
+        raise SaeError(asked=f"{asked} beside a transcoder", why="it gives back other activations than it reads",
+                       instead="evaluate an SAE that was trained without train.target_site")
+
+
+def _evenly(x: Float[Tensor, "token d_in"]) -> Int[Tensor, " row"]:
+    return torch.linspace(0, len(x) - 1, min(len(x), CALIBRATION_TOKENS), device=x.device, dtype=torch.float64).round().long()
 
 
 def _threshold(sae: Sae, x: Float[Tensor, "token d_in"], n_active: int) -> float:
@@ -121,12 +101,100 @@ def _threshold(sae: Sae, x: Float[Tensor, "token d_in"], n_active: int) -> float
     return float(lowest.double().mean()) if n_active else float(lowest[0])
 
 
-def standard_controls(sae: Sae, x: Float[Tensor, "token d_in"]) -> dict[str, Sae | PcaCoder]:
-    """What every evaluation of an SAE stands beside, by name: its untrained twin, and PCA with as many components as it has active latents.
+@torch.no_grad()
+def random_decoder(sae: Sae, x: Float[Tensor, "token d_in"], seed: int = 0) -> Sae:
+    """The trained encoder with random directions: the codes of each token stay, what they stand for does not.
+
+    Decoder rows are uniform on the sphere, of the norms of the trained rows, and b_dec is refitted, so that the mean reconstruction of `x` is the mean
+    of `x` (the least-squares bias for that decoder). It says what a metric owes to which latents fire, and what to their directions.
+
+    Raises:
+        SaeError: when `x` is empty or of another width, or the trained one is a transcoder.
+    """
+    _check(sae, x, "make an SAE with a random decoder")
+    result = copy.deepcopy(sae).fold_centering()  # else another b_dec would change the codes
+    rows = torch.randn(sae.n_latents, sae.d_in, generator=torch.Generator().manual_seed(seed)).to(sae.W_dec)
+    result.W_dec.copy_(normalize(rows) * sae.W_dec.norm(dim=1, keepdim=True))
+    result.b_dec.zero_()
+    some = x[_evenly(x)].to(sae.W_dec.device, torch.float32)
+    error = sum((chunk.double() - result.reconstruct(chunk).double()).sum(0) for chunk in some.split(CHUNK_TOKENS))
+    result.b_dec.copy_(error / len(some))
+    result.record, result.imported = None, None
+    return result
+
+
+class Control(NamedTuple):
+    """One kind of control."""
+
+    name: str
+    """With {k} for the number of latents that a token of the SAE keeps."""
+    make: Callable[["_Fit"], Coder]
+
+
+@dataclass
+class _Fit:
+    """What controls are made of; PCA is fitted once for all that use it."""
+
+    sae: Sae
+    x: Float[Tensor, "token d_in"]
+    k: int
+    seed: int
+    _pca: LinearCoder | None = None
+
+    def pca(self) -> LinearCoder:
+        if self._pca is None:
+            self._pca = pca(self.x, self.sae.d_in)
+        return self._pca
+
+
+CONTROLS: dict[str, Control] = {
+    "untrained": Control("untrained SAE", lambda fit: untrained(fit.sae, fit.x, fit.seed)),
+    "random_decoder": Control("random decoder", lambda fit: random_decoder(fit.sae, fit.x, fit.seed)),
+    "pca": Control("PCA, {k} components", lambda fit: first_components(fit.pca(), fit.k)),
+    "pca_largest": Control("PCA, {k} largest", lambda fit: fit.pca().keeping(fit.k)),
+    "ica": Control("ICA, {k} components", lambda fit: ica(fit.x, fit.k, fit.seed)),
+    "ica_largest": Control("ICA, {k} largest", lambda fit: ica(fit.x, fit.sae.d_in, fit.seed).keeping(fit.k)),
+    "raw": Control("raw channels, {k} largest", lambda fit: raw_channels(fit.x).keeping(fit.k)),
+}
+"""`components` are codes of rank k; `largest` have all components, of which a token keeps k: the same number of active latents as the SAE."""
+CONTROL_SETS: dict[str, tuple[str, ...]] = {"core": ("untrained", "pca"), "full": tuple(CONTROLS)}
+
+
+def standard_controls(
+    sae: Sae, x: Float[Tensor, "token d_in"], which: str | Sequence[str] = "core", seed: int = 0, notes: list[str] | None = None,
+) -> dict[str, Coder]:
+    """What an SAE stands beside, by name.
 
     Args:
-        x: training activations, on which both are fitted.
+        x: training activations, on which all are fitted.
+        which: `core`, `full`, or keys of CONTROLS.
+        seed: of what is random.
+        notes: gets a sentence for each control that is left out (ICA in many dimensions), or did not converge.
+
+    Raises:
+        ConfigError: for a control that is not known.
     """
+    keys = CONTROL_SETS.get(which, (which,)) if isinstance(which, str) else tuple(which)
+    for key in keys:
+        if key not in CONTROLS:
+            raise ConfigError(asked=f"make the control {key!r}", why="there is none of that name", instead=nearest(key, [*CONTROL_SETS, *CONTROLS]))
     l0 = sae.record.l0 if sae.record else len(sae.encode(x).values) / len(x)
-    k = min(max(1, round(l0)), sae.d_in)
-    return {"untrained SAE": untrained(sae, x, seed=0), f"PCA, {k} components": pca(x, k)}
+    fit = _Fit(sae, x, min(max(1, round(l0)), sae.d_in), seed)
+    result: dict[str, Coder] = {}
+    for key in keys:
+        control = CONTROLS[key]
+        name = control.name.format(k=fit.k)
+        if key.startswith("ica") and sae.d_in > ICA_MOST_DIMS:
+            _note(notes, f"{name} is left out: fitting it takes many minutes above {ICA_MOST_DIMS} dimensions, and there are {sae.d_in}")
+            continue
+        if key == "random_decoder" and not hasattr(sae, "W_dec"):
+            _note(notes, f"{name} is left out: this coder has no decoder directions")
+            continue
+        coder = result[name] = control.make(fit)
+        _note(notes, getattr(coder, "note", ""))
+    return result
+
+
+def _note(notes: list[str] | None, text: str) -> None:
+    if notes is not None and text:
+        notes.append(text)

@@ -85,6 +85,19 @@ def example_labels(examples: Sequence[Example], kind: str, names: Sequence[str] 
     return Labels(kind, names, _matrix([carriers], [columns], [1 + np.arange(len(carriers))], (len(examples), len(names))), len(carriers))
 
 
+def label_values(tokens: Tokens, kind: str) -> list[str]:
+    """Values of a kind of annotation: of spans where any carries it, else of examples."""
+    spans = {span.value for example in tokens.examples for span in example.spans if span.name == kind}
+    return sorted(spans or {example.labels[kind] for example in tokens.examples if kind in example.labels})
+
+
+def token_labels(tokens: Tokens, kind: str, names: Sequence[str]) -> sparse.csr_matrix:
+    """[token, label] of either kind of annotation, not 0 where the token carries the label; a label of an example counts for all its tokens."""
+    if kind in span_kinds(tokens.examples):
+        return span_labels(tokens, kind, names).matrix
+    return example_labels(tokens.examples, kind, names).matrix[tokens.example]
+
+
 def _matrix(rows: list[np.ndarray], columns: list[np.ndarray], numbers: list[np.ndarray], shape: tuple[int, int]) -> sparse.csr_matrix:
     """Where two spans of one label meet on a token, the later one keeps it."""
     if not rows:

@@ -1,19 +1,25 @@
-"""Intervals: the percentile bootstrap over groups of examples, for ratios of sums and for paired differences of them.
+"""Intervals, paired differences, many comparisons at once, and several seeds.
 
-Tokens of one group (a file, a patient, a homology cluster) are not independent, so groups are resampled and never tokens (Efron and
-Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). Every metric is a function of sums over groups; it is taken
-once of the whole sample and once of each resample, all at once: a metric is an array over resamples, whose entry 0 is the value.
-Differences between coders use the same resamples, which removes what both share. Refuses: intervals from a single group.
+Tokens of one group (a file, a patient, a homology cluster) are not independent, so groups are resampled and never tokens (percentile
+bootstrap: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). Every metric is a function of sums over groups; it is
+taken once of the whole sample and once of each resample, all at once: a metric is an array over resamples, whose entry 0 is the value.
+Differences between coders use the same resamples, which removes what both share. Refuses: intervals from a single group, p-values
+outside 0 to 1.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy import stats
 
+from sparselight.errors import ConfigError
 from sparselight.records import MetricValue
 
 FEW_GROUPS = 10  # with fewer, percentile intervals are known to be too narrow; the record says so
+FEW_SEEDS = 3  # with fewer, the spread between seeds is hardly known; the note says so
 
 Resampled = Float[np.ndarray, " resample"]
 
@@ -67,3 +73,83 @@ class Resamples:
 def ratio(top: Resampled, bottom: Resampled, least: float = 0.0) -> Resampled:
     """top / bottom; nan where `bottom` is not above `least`."""
     return np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom > least)
+
+
+class Paired(NamedTuple):
+    """How two coders differ in one metric, on the same groups."""
+
+    value: MetricValue | None
+    """first - second with its interval; None where one of them is undefined."""
+    p: float | None
+    """Two-sided, of no difference; None where the value has no interval."""
+    lacks: str
+    """What is missing, in words; empty where nothing is."""
+
+
+def paired(first: Resampled, second: Resampled, resamples: Resamples) -> Paired:
+    """first - second by the paired bootstrap: both are taken on the same draws of groups.
+
+    p = 2 min(P(d <= 0), P(d >= 0)), each (1 + draws on that side) / (1 + draws), at most 1: the level at which the percentile interval would
+    just touch 0 (Efron and Tibshirani 1993, section 15.4); the added 1 keeps it from being 0 (Davison and Hinkley 1997, section 4.2.5).
+    """
+    value, lacks = resamples.summarize(first - second)
+    if value is None or value.low is None:
+        return Paired(value, None, lacks or resamples.note())
+    draws = (first - second)[1:]
+    below, above = (1 + int((draws <= 0).sum())) / (1 + len(draws)), (1 + int((draws >= 0).sum())) / (1 + len(draws))
+    return Paired(value, min(1.0, 2 * min(below, above)), lacks)
+
+
+def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
+    """Adjusted p-values that keep the false discovery rate: p_(i) <- min over j >= i of n p_(j) / j, in ascending order (Benjamini and Hochberg 1995).
+
+    Rejecting all that are at or below q makes the expected share of false ones among them at most q, for tests that are independent or
+    positively dependent.
+    """
+    p = _checked(p)
+    order = np.argsort(p)
+    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
+    result = np.empty_like(p)
+    result[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    return result
+
+
+def bonferroni(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
+    """Adjusted p-values that keep the chance of even one false rejection: min(1, n p), under any dependence."""
+    return np.minimum(_checked(p) * np.size(p), 1.0)
+
+
+def over_seeds(values: Sequence[float], seeds: Sequence[int]) -> tuple[MetricValue, str]:
+    """Mean over runs of different seeds with the interval of Student's t: mean +- t_(0.975, n - 1) s / sqrt(n).
+
+    It answers how another seed would come out on the same data; the bootstrap over groups answers how other data would.
+
+    Returns:
+        The value (without an interval for one seed), and what a reader must know of it, empty where nothing.
+
+    Raises:
+        ConfigError: without a value, with another number of seeds, or with values that are not finite.
+    """
+    asked, found = f"sum up {len(values)} values of {len(seeds)} seeds", np.asarray(values, dtype=np.float64)
+    if not len(found) or len(found) != len(set(seeds)):
+        raise ConfigError(asked=asked, why="each seed needs one value", instead="give one value a seed, each seed once")
+    if not np.isfinite(found).all():
+        raise ConfigError(asked=asked, why=f"the values of the seeds {[seed for seed, value in zip(seeds, found, strict=True) if not np.isfinite(value)]} "
+                          "are not finite", instead="leave those seeds out and say so")
+    n, note = len(found), ""
+    result = MetricValue(value=float(found.mean()), n=n, unit="seeds", seeds=list(seeds))
+    if n < FEW_SEEDS:
+        note = "one seed, so nothing is known of the spread between seeds" if n == 1 else f"only {n} seeds, so the spread between them is hardly known"
+    if n > 1:
+        half = float(stats.t.ppf(0.975, n - 1) * found.std(ddof=1) / np.sqrt(n))
+        result = result.model_copy(update={"low": result.value - half, "high": result.value + half})
+    return result, note
+
+
+def _checked(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
+    p = np.asarray(p, dtype=np.float64)
+    wrong = ~((p >= 0) & (p <= 1))  # nan as well
+    if wrong.any():
+        raise ConfigError(asked=f"adjust {len(p)} p-values", why=f"{int(wrong.sum())} of them are not between 0 and 1, for example {p[wrong][0]}",
+                          instead="leave out tests that are not defined")
+    return p

@@ -3,7 +3,7 @@
 Owns: next-token loss and logits, generation with edits, output effects. Refuses: models that look ahead or have no output layer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from sparselight.protocols import Batch, EditFunction
 from sparselight.subjects.hugging_face import HuggingFaceSubject, cross_entropy, output_layer
 from sparselight.subjects.output import norm_gain
 from sparselight.subjects.probe import check_causal
+from sparselight.subjects.resume import Scoring
 
 
 class CausalLM(HuggingFaceSubject):
@@ -25,11 +26,15 @@ class CausalLM(HuggingFaceSubject):
     @torch.no_grad()
     def loss(self, batch: Batch, edits: Mapping[str, EditFunction] | None = None) -> Float[Tensor, " token"]:
         """Cross entropy of every counted token in nats: -log p(token | what stands before it in its row); nan where nothing does."""
-        scored = self.scored(batch)
         result = torch.full((batch.n_tokens,), float("nan"), device=self.device)
-        logits = self._logits(batch, edits, batch.counts.nonzero()[scored] - torch.tensor([0, 1]), self._head)
-        result[scored.to(self.device)] = cross_entropy(logits, batch.token_id[scored])
+        for one in self.scorings(batch):
+            result[one.tokens.to(self.device)] = cross_entropy(self._logits(one.batch, edits, one.where, self._head), batch.token_id[one.tokens])
         return result
+
+    def scorings(self, batch: Batch) -> Iterator[Scoring]:
+        """The one pass that scores every token with something before it."""
+        scored = self.scored(batch)
+        yield Scoring(batch, scored.nonzero()[:, 0], batch.counts.nonzero()[scored] - torch.tensor([0, 1]))
 
     def scored(self, batch: Batch) -> Tensor:
         """Which counted tokens have a loss: those with a position before them in their row, or in their example's part of a packed row."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sparselight.errors import SubjectError
 from sparselight.protocols import Batch, EditFunction, Example
 from sparselight.records import Masking, SubjectRef
+from sparselight.subjects.batching import narrow_parts
 from sparselight.subjects.config import TokenSettings
 from sparselight.subjects.families import lay_out
 from sparselight.subjects.hooks import AtCounted, capturing, editing
@@ -45,6 +46,10 @@ class HuggingFaceSubject:
 
     kind: ClassVar[Literal["causal_lm", "masked_lm", "encoder"]]
     masking: Masking | None = None
+    layers: list[nn.Module]
+    """The layers of the residual stream in order; empty where they are not known."""
+    _head: Any = None
+    """The layer that predicts tokens, of kinds that predict."""
 
     def __init__(self, model: Any, tokenizer: Any, name: str, context_tokens: int | None = None, settings: TokenSettings | None = None):
         settings = settings or TokenSettings()
@@ -76,6 +81,11 @@ class HuggingFaceSubject:
     def ref(self) -> SubjectRef:
         """How records name this subject."""
         return SubjectRef(name=self.name, fingerprint=self.fingerprint, token_policy=self._tokens.policy, kind=self.kind, masking=self.masking)
+
+    @property
+    def n_vocabulary(self) -> int:
+        """Candidates of a prediction, of kinds that predict."""
+        return int(self._head.weight.shape[0])
 
     def n_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())
@@ -128,6 +138,18 @@ class HuggingFaceSubject:
         resolved = [self._site(site) for site in dict.fromkeys(sites)]
         if not batch.n_tokens or not resolved:
             return {site.name: torch.zeros(0, self.d_site(site.name), device=self.device) for site in resolved}
+        parts = narrow_parts(batch, self._tokens.policy.padding_side)
+        found = [(tokens, self._capture_rows(part, resolved)) for tokens, part in parts]
+        if len(found) == 1:
+            return found[0][1]
+        whole = {site: torch.empty(batch.n_tokens, x.shape[1], device=self.device) for site, x in found[0][1].items()}
+        for tokens, captured in found:
+            for site, x in captured.items():
+                whole[site][tokens.to(self.device)] = x
+        return whole
+
+    def _capture_rows(self, batch: Batch, resolved: Sequence[Site]) -> dict[str, Float[Tensor, "token d_in"]]:
+        """Activations at the counted tokens, by one forward pass."""
         shape = (len(batch.counts), batch.counts.shape[1])
         with capturing(resolved, shape, AtCounted(batch.counts.to(self.device), self.device)) as found:
             self._forward(batch)
@@ -196,6 +218,7 @@ class HuggingFaceSubject:
                                instead="try another subject.kind, subject.dtype or subject.quantize, or a release of transformers that fits the model") from err
         found = standard_sites(layout, seen)
         self._wirings, self._final_norm = found.wirings, layout.final_norm
+        self.layers = [layer.after.module for layer in layout.layers]
         self._table = SiteTable(self.model, found.sites, len(layout.layers), found.refused)
         self._widths = {name: seen[site].shape[-1] for name, site in found.sites.items()}
         return output

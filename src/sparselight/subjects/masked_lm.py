@@ -5,7 +5,7 @@ Refuses: models or tokenizers without a mask token, more rounds than there are g
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from sparselight.protocols import Batch, EditFunction
 from sparselight.records import Masking
 from sparselight.subjects.config import TokenSettings
 from sparselight.subjects.hugging_face import HuggingFaceSubject, cross_entropy, output_layer
+from sparselight.subjects.resume import Scoring
 
 
 class MaskedLM(HuggingFaceSubject):
@@ -51,13 +52,17 @@ class MaskedLM(HuggingFaceSubject):
         specials and mask tokens of the text itself is scored once; with fewer rounds, the groups of those rounds.
         """
         result = torch.full((batch.n_tokens,), float("nan"), device=self.device)
+        for one in self.scorings(batch):
+            result[one.tokens.to(self.device)] = cross_entropy(self._logits(one.batch, edits, one.where, self._head), batch.token_id[one.tokens])
+        return result
+
+    def scorings(self, batch: Batch) -> Iterator[Scoring]:
+        """One pass a round, with other tokens hidden in each."""
         where = batch.counts.nonzero()
         for number in range(self._masking.rounds):
             masked, hidden = self.masked_round(batch, number)
             if hidden.any():
-                logits = self._logits(masked, edits, where[hidden], self._head)
-                result[hidden.to(self.device)] = cross_entropy(logits, batch.token_id[hidden])
-        return result
+                yield Scoring(masked, hidden.nonzero()[:, 0], where[hidden])
 
     def scored(self, batch: Batch) -> Bool[Tensor, " token"]:
         """Which counted tokens have a loss."""
