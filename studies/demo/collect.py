@@ -29,7 +29,7 @@ def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def measured(rows: list[EvalRow]) -> list[dict[str, Any]]:
     wanted = {"value", "low", "high", "n", "unit"}
     return [{"coder": row.coder, "reference": row.reference,
-             "dataset": row.dataset, "metric": row.metric, **row.value.model_dump(include=wanted)} for row in rows]
+             "dataset": row.dataset, "metric": row.metric, **row.value.model_dump(include=wanted)} for row in rows if not row.setting]
 
 
 def collect(folder: Path) -> dict[str, Any]:

@@ -68,10 +68,11 @@ class Measured:
     """Look-up of an evaluation by coder, dataset and metric."""
 
     def __init__(self, evaluation: EvalRecord):
-        self.values = {(row.coder, row.dataset, row.metric): row.value for row in evaluation.rows}
-        self.differences = {(row.coder, row.dataset, row.metric): row.value for row in evaluation.differences if row.reference in (None, BASE)}
-        self.between = {(row.coder, row.reference, row.dataset, row.metric): row.value for row in evaluation.differences if row.reference != BASE}
-        self.controls = {row.coder: row.is_control for row in evaluation.rows}
+        rows, differences = ([row for row in part if not row.setting] for part in (evaluation.rows, evaluation.differences))  # metrics of one form
+        self.values = {(row.coder, row.dataset, row.metric): row.value for row in rows}
+        self.differences = {(row.coder, row.dataset, row.metric): row.value for row in differences if row.reference in (None, BASE)}
+        self.between = {(row.coder, row.reference, row.dataset, row.metric): row.value for row in differences if row.reference != BASE}
+        self.controls = {row.coder: row.is_control for row in rows}
 
     def coders(self, controls: bool) -> list[str]:
         return [coder for coder, is_control in self.controls.items() if is_control == controls]

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from sparselight.evaluate import undefined_lines
 from sparselight.files import write_bytes
 from sparselight.interpret.evidence import MIN_F1
 from sparselight.report import figures, prose
@@ -24,6 +25,7 @@ from sparselight.report.views import anchors_of, card_view, edit_view
 from sparselight.vocab import METRICS
 
 MAX_BYTES = 2_000_000
+SHOWN_FAMILIES = ("reconstruction", "behaviour")  # whose values the page shows, and so what of them is not defined
 N_CONTEXTS = (10, 6, 4, 2, 1)  # contexts a card, fewer when the page would be too large
 
 
@@ -64,7 +66,7 @@ def page_values(data: ReportData, n_contexts: int) -> dict[str, Any]:
     return {
         "run": data.run, "what_was_done": prose.what_was_done(data), "sentences": headline_sentences(data.evaluation),
         "key_numbers": key_numbers(data.evaluation, n_supported, n_added),
-        "columns": COLUMNS, "rows": table_rows(data.evaluation), "notes": data.evaluation.notes,
+        "columns": COLUMNS, "rows": table_rows(data.evaluation), "notes": [*data.evaluation.notes, *undefined_lines(data.evaluation, SHOWN_FAMILIES)],
         "intervals": interval_sentence(data.evaluation, n_bootstrap if isinstance(n_bootstrap, int) else None),
         "subject_sentence": subject_sentence(data.evaluation),
         "figures": page_figures(data), "terms": [str(term) for term in data.selection.get("terms") or []], "seeds": prose.seeds(data),
