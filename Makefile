@@ -25,8 +25,9 @@ setup: $(READY) ## Make .venv: PyTorch, sparselight with all extras, and what th
 demo: $(READY) ## Corpus to report on this machine: a page of named, evidenced features, in minutes
 	$(BIN)/sparselight demo $(ARGS)
 
-test: $(READY) ## All tests but the comparisons with other libraries
-	$(BIN)/python -m pytest -m "not peers" $(ARGS)
+# Each process computes on one thread: together they fill the cores. Tests of threads set their own number.
+test: $(READY) ## All tests but the comparisons with other libraries, on several processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not peers" -n auto --maxprocesses=4 --dist loadfile $(ARGS)
 
 test-peers: $(READY) peers ## Our files in other libraries and theirs here, each in an environment of its own
 	$(BIN)/python -m pytest -m peers tests/peers $(ARGS)

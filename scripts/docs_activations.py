@@ -31,7 +31,7 @@ def activation_lines() -> Iterator[str]:
 
 def machine_words(result: dict[str, Any]) -> str:
     """Where a result was measured."""
-    return (f"{result['machine']['cpu']}, {result['threads']} threads, PyTorch {result['torch']}, load before {result['load_before']:.1f}, "
+    return (f"{result['machine']}, {result['threads']} threads, PyTorch {result['torch']}, load before {result['load_before']:.1f}, "
             f"{result['n_rounds']} rounds.")
 
 

@@ -151,14 +151,27 @@ def records_page() -> str:
 
 
 def metrics_page() -> str:
-    """Every measured quantity with its formula."""
-    from sparselight.vocab import METRICS
+    """Every measured quantity with its formula, by family."""
+    from sparselight.evaluate import FAMILIES
+    from sparselight.vocab import METRICS_BY_FAMILY
 
-    rows = [(f"`{metric.name}`", metric.title, metric.formula, metric.better, metric.range, metric.source) for metric in METRICS.values()]
-    lines = ["# Metrics", "", note("sparselight.vocab.METRICS"), "",
-             "Every value is reported with its 95 % interval (groups of examples are resampled) and its number of groups, beside the same metric of controls.",
-             ""]
-    return "\n".join([*lines, *_table(("Name", "What it is", "Formula", "Better", "Range", "Source"), rows)])
+    lines = ["# Metrics", "", note("sparselight.vocab.METRICS_BY_FAMILY and sparselight.evaluate.FAMILIES"), "",
+             "Values that are sums over tokens are reported with their 95 % interval (groups of examples are resampled) and their number of groups; values of "
+             "weights alone with the number of latents. All stand beside the same metric of controls. How to measure them: "
+             "[evaluating SAEs](../guides/evaluation.md).", ""]
+    for name, metrics in METRICS_BY_FAMILY.items():
+        family = FAMILIES[name]
+        page = f"evaluation/{name}.md"
+        more = f" What it shows and what not: [{name}](../{page})." if (ROOT / "docs" / page).is_file() else ""
+        suites = f"In the suites {' and '.join(f'`{suite}`' for suite in family.suites)}." if family.suites else "In no suite: run it by name."
+        needs = f" Needs {', '.join(NEEDS[need] for need in family.needs)}." if family.needs else ""
+        rows = [(f"`{metric.name}`", metric.title, metric.formula, metric.better, metric.range, metric.source) for metric in metrics]
+        lines += [f"## {family.title} (`{name}`)", "", f"{suites}{needs} Settings: `evaluate.{name}.*` ([recipe](recipe.md)).{more}", "",
+                  *_table(("Name", "What it is", "Formula", "Better", "Range", "Source"), rows)]
+    return "\n".join(lines)
+
+
+NEEDS = {"subject": "the subject", "examples": "held-out tokens", "annotations": "annotations", "several": "two SAEs or more"}
 
 
 PAGES: dict[str, Callable[[], str]] = {

@@ -21,7 +21,7 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 REQUIREMENTS = {
     "dev": [["-e", f"{ROOT}[dev]"]],
     "peers": [["-r", str(ROOT / "tests" / "peers" / "requirements.txt")]],
-    "bench-saelens": [["sae-lens==6.54.12"]],
+    "bench-saelens": [["sae-lens==6.54.12"], ["--no-deps", "sae-bench==0.6.0"], ["collectibles", "tabulate"]],  # SAEBench builds on SAELens
     "bench-dictionarylearning": [["--no-deps", "dictionary-learning==0.1.0"], ["einops", "numpy", "tqdm"]],
     "bench-sparsify": [["eai-sparsify==1.3.3"]],
     "bench-overcomplete": [["--no-deps", "overcomplete==0.3.0"],

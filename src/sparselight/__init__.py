@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
-    "evaluate", "explain", "export_sae", "harvest", "load_corpus", "load_sae", "load_subject", "run", "sae_from_arrays", "select", "steer", "stitch",
-    "train", "train_many", "wrap_coder",
+    "evaluate", "explain", "export_sae", "graft", "harvest", "influence", "load_corpus", "load_sae", "load_subject", "plant", "run", "sae_from_arrays",
+    "select", "steer", "stitch", "train", "train_many", "wrap_coder",
 ]
 
 if TYPE_CHECKING:
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
         evaluate,
         explain,
         export_sae,
+        graft,
         harvest,
+        influence,
         load_corpus,
         load_sae,
         load_subject,
+        plant,
         run,
         sae_from_arrays,
         select,

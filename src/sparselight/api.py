@@ -6,19 +6,24 @@ from typing import Any
 
 import numpy as np
 
+from sparselight.config import load_toml
 from sparselight.corpus import CorpusConfig, ListCorpus
 from sparselight.corpus import load_corpus as _load_corpus
 from sparselight.errors import ConfigError
-from sparselight.evaluate import CONTROL_ROWS, Contender, EvaluateConfig, standard_controls
-from sparselight.evaluate import evaluate as _evaluate
+from sparselight.evaluate import Case, Contender, Dataset, EvaluateConfig, run_suite
+from sparselight.evaluate.planted import PlantedConfig, PlantedData
+from sparselight.evaluate.planted import plant as _plant
 from sparselight.interpret import ExplainConfig, TokenSet
 from sparselight.interpret import explain as _explain
 from sparselight.intervene import edit_function
 from sparselight.pipeline import Result, load_recipe, run_pipeline
+from sparselight.pipeline.embedding import TextVectors
+from sparselight.pipeline.evaluation_sources import bare_examples
+from sparselight.pipeline.recipe import find_recipe
 from sparselight.pipeline.train_recipe import merged
 from sparselight.protocols import Progress, no_progress
 from sparselight.records import Card, Edit, EvalRecord
-from sparselight.sae import Sae, stitch
+from sparselight.sae import Sae, graft, stitch
 from sparselight.sae.formats import export_sae, load_sae
 from sparselight.sae.formats.wrap import sae_from_arrays, wrap_coder
 from sparselight.select import SelectConfig, select_examples
@@ -26,12 +31,12 @@ from sparselight.store import FolderStore, HarvestConfig
 from sparselight.store import harvest as _harvest
 from sparselight.subjects import HuggingFaceSubject, SubjectConfig
 from sparselight.subjects import load_subject as _load_subject
-from sparselight.train import TrainConfig, train_sae
+from sparselight.train import TrainConfig, influence, train_sae
 from sparselight.train import train_many as _train_many
 
 __all__ = [
-    "evaluate", "explain", "export_sae", "harvest", "load_corpus", "load_sae", "load_subject", "run", "sae_from_arrays", "select", "steer", "stitch",
-    "train", "train_many", "wrap_coder",
+    "evaluate", "explain", "export_sae", "graft", "harvest", "influence", "load_corpus", "load_sae", "load_subject", "plant", "run", "sae_from_arrays",
+    "select", "steer", "stitch", "train", "train_many", "wrap_coder",
 ]
 
 
@@ -45,10 +50,17 @@ def load_corpus(root: str = "stdlib", **settings: Any) -> ListCorpus:
     return _load_corpus(CorpusConfig.parse({"root": root, **settings}, "corpus"))
 
 
-def select(corpus: ListCorpus, subject: HuggingFaceSubject, seeds: Sequence[str], max_tokens: int, **settings: Any) -> ListCorpus:
-    """The examples of a corpus that are most like the seed files, up to a budget in tokens."""
+def select(
+    corpus: ListCorpus, subject: HuggingFaceSubject, seeds: Sequence[str] = (), max_tokens: int = 200_000, site: str = HarvestConfig().site, **settings: Any,
+) -> ListCorpus:
+    """The examples of a corpus that are most like the seeds, up to a budget in tokens. Settings are those of `select` in a recipe.
+
+    Args:
+        site: where activations are taken for `retrieve=["dense"]` with the subject's own vectors.
+    """
     config = SelectConfig.parse({"seeds": list(seeds), "max_tokens": max_tokens, **settings}, "select")
-    return corpus.subset(sorted(select_examples(corpus, config, subject.n_tokens).examples))
+    vectors = TextVectors(config, subject, site) if "dense" in config.retrieve else None
+    return corpus.subset(sorted(select_examples(corpus, config, subject.n_tokens, vectors=vectors).examples))
 
 
 def harvest(subject: HuggingFaceSubject, corpus: ListCorpus, site: str, folder: str | Path, progress: Progress = no_progress, **settings: Any) -> FolderStore:
@@ -57,46 +69,76 @@ def harvest(subject: HuggingFaceSubject, corpus: ListCorpus, site: str, folder: 
     return _harvest(subject, corpus.examples, [site], folder, config, corpus.fingerprint(), progress)
 
 
+def plant(folder: str | Path, recipe: str | Path | None = None, progress: Progress = no_progress, **settings: Any) -> PlantedData:
+    """Make activations of known features, as two stores with the truth beside them; what was begun in the folder is finished.
+
+    Args:
+        recipe: a TOML file, or one of recipes/synthetic by name (`hierarchies`, `wide`, `dark`); settings given by keyword come after it.
+    """
+    table = {} if recipe is None else load_toml(find_recipe(recipe, "synthetic"))
+    return _plant(PlantedConfig.parse({**table, **settings}, "plant"), Path(folder), progress)
+
+
 def train(
-    store: FolderStore, folder: str | Path, base: Sae | None = None, site: str | None = None, progress: Progress = no_progress, **settings: Any,
+    store: FolderStore, folder: str | Path, base: Sae | None = None, site: str | None = None, progress: Progress = no_progress, *,
+    init: Sae | None = None, silent: FolderStore | None = None, **settings: Any,
 ) -> Sae:
-    """Train an SAE on a store; with `base`, a residual SAE on what that frozen SAE leaves. Settings are those of `train` in a recipe."""
+    """Train an SAE on a store; with `base`, a residual SAE on what that frozen SAE leaves. Settings are those of `train` in a recipe.
+
+    Args:
+        init: go on from this SAE (fine-tuning); what the settings leave open, architecture and width first, is taken from it.
+        silent: where `silent_frac` of each batch comes from: rows on which a residual SAE shall give back 0.
+    """
     config = TrainConfig.parse(settings, "train")
-    return train_sae(store, None, site or only_site(store), config, Path(folder), store.manifest.subject, base, progress)
+    return train_sae(store, None, site or only_site(store), config, Path(folder), store.manifest.subject, base, progress, init=init, silent=silent)
 
 
 def train_many(
-    store: FolderStore, folder: str | Path, sweep: Mapping[str, Mapping[str, Any]], base: Sae | Mapping[str, Sae] | None = None, site: str | None = None,
-    progress: Progress = no_progress, **settings: Any,
+    store: FolderStore | Mapping[str, FolderStore], folder: str | Path, sweep: Mapping[str, Mapping[str, Any]], base: Sae | Mapping[str, Sae] | None = None,
+    site: str | None = None, progress: Progress = no_progress, *, init: Sae | Mapping[str, Sae] | None = None, silent: FolderStore | None = None,
+    **settings: Any,
 ) -> dict[str, Sae]:
     """Train several SAEs on one stream of a store, each as `train` would by itself.
 
     Args:
+        store: one for all, or one for each name (domains side by side); each is streamed once.
         folder: each goes into the folder of its name in it.
         sweep: for each name what differs from the settings given by keyword, tables setting by setting.
         base: a base SAE for all, or for some by name: those become residual SAEs.
+        init: an SAE to go on from, for all or for some by name.
+        silent: as for `train`, one for all.
     """
     configs = {name: TrainConfig.parse(merged(settings, changes), f"sweep.{name}") for name, changes in sweep.items()}
-    return _train_many(store, None, site or only_site(store), configs, Path(folder), store.manifest.subject, base, progress)
+    first = next(iter(store.values())) if isinstance(store, Mapping) else store
+    return _train_many(store, None, site or only_site(first), configs, Path(folder), first.manifest.subject, base, progress, inits=init, silent=silent)
 
 
 def evaluate(
     subject: HuggingFaceSubject, coders: Mapping[str, Sae], datasets: Mapping[str, ListCorpus], store: FolderStore,
-    site: str | None = None, progress: Progress = no_progress, **settings: Any,
+    site: str | None = None, progress: Progress = no_progress, *, fit: Mapping[str, ListCorpus] | None = None, suite: str = "core",
+    folder: str | Path | None = None, **settings: Any,
 ) -> EvalRecord:
-    """Measure SAEs on held-out examples beside their controls (an untrained SAE, PCA with as many components as l0).
+    """Measure SAEs on held-out examples beside their controls. Settings are those of `evaluate` in a recipe.
 
     Args:
         coders: by name; differences are taken to the first.
+        datasets: held-out examples by name; none of them may be in the store.
         store: training activations, on which the controls and the mean are fitted.
+        fit: annotated examples by name of the dataset, on which probes and thresholds are fitted; without them, those are what the store alone allows.
+        suite: `core`, `full`, or families of metrics, joined by commas (docs/reference/metrics.md).
+        folder: where record, tables and finished families are kept; the same call again measures only what is missing.
     """
-    site = site or only_site(store)
-    x = store.sample(CONTROL_ROWS, site)
-    first = next(iter(coders))
+    site, fit = site or only_site(store), fit or {}
+    config = EvaluateConfig.parse({"suite": suite, **settings}, "evaluate")
+    cases = {}
+    for name, held_out in datasets.items():
+        if name in fit:
+            stored = {example.id for example in fit[name]} <= store.number_of().keys()
+            cases[name] = Dataset(name, fit[name].annotate(fit[name].examples), held_out.annotate(held_out.examples), store if stored else None)
+        else:
+            cases[name] = Dataset(name, bare_examples(store), held_out.annotate(held_out.examples), store)
     contenders = {name: Contender(coder, is_control=False) for name, coder in coders.items()}
-    contenders |= {name: Contender(coder, is_control=True) for name, coder in standard_controls(coders[first], x).items()}
-    config = EvaluateConfig.parse(settings, "evaluate")
-    return _evaluate(contenders, subject, {name: part.examples for name, part in datasets.items()}, site, x.mean(0), config, progress, base=first)
+    return run_suite(Case(site, cases, config, subject), contenders, config, folder=None if folder is None else Path(folder), progress=progress)
 
 
 def explain(

@@ -267,7 +267,7 @@ class SaeRecord(Record):
     architecture: str
     """Of the training (batch_topk, ...); cfg.json holds the inference form."""
     role: str
-    """"base" or "residual"."""
+    """base, residual, stitched or grafted."""
     site: str
     subject: SubjectRef
     store_fingerprint: str
@@ -288,9 +288,10 @@ class SaeRecord(Record):
     """What the logged loss is divided by."""
     config: dict[str, Any]
     parents: list[str] = Field(default_factory=list)
-    """For a residual SAE: hash of the base SAE's weights. For a stitched one: one entry a part."""
+    """Hashes of weights. For a residual SAE: the base SAE. For one that was trained on from another (fine-tuned, extended): that one, last.
+    For a stitched or grafted one: one entry a part."""
     part_sizes: list[int] = Field(default_factory=list)
-    """For a stitched SAE: how many latents each parent contributes, in order."""
+    """For a stitched or grafted SAE: how many latents each parent contributes, in order."""
     target_site: str | None = None
     """For a transcoder: the site whose activations it gives back."""
     topk_threshold: float | None = None

@@ -242,7 +242,7 @@ MODALITIES: tuple[str, ...] = ("text", "proteins", "images with text", "recommen
 # What works today, by stage and modality; the README's table is generated from it and a test runs every entry that says so.
 WORKS: dict[str, dict[str, str]] = {
     "corpus": {"text": "JSONL, Parquet, CSV, text, Hugging Face datasets, Python source; spans and labels"},
-    "select": {"text": "BM25 from seeds"},
+    "select": {"text": "BM25 and vectors from seeds, TracIn"},
     "harvest": {"text": "causal and masked LMs, encoders"},
     "train": {"text": "TopK, BatchTopK, Matryoshka, ReLU, JumpReLU, Gated; transcoders; sweeps"},
     "residual": {"text": "every architecture"},

@@ -17,7 +17,7 @@ import numpy as np
 from plot import penalty_svg
 from scipy.stats import t as student
 from sources import SOURCES
-from variants import TITLES, VARIANTS
+from variants import GAMMA, TITLES, VARIANTS, penalty_share
 
 from sparselight.records import EvalRecord
 
@@ -71,8 +71,8 @@ def collect(run: Path) -> dict[str, Any]:
         result["sources"][name] = {
             "settings": {key: settings[key] for key in ("n_latents", "k", "n_tokens", "batch_tokens", "lr", "normalize")},
             "n_seeds": len(records), "n_held_out_tokens": records[0].n_tokens, "values": values_by_seed(records), "undefined": undefined(records),
-            **{key: read(folder / place) for key, place in (("l1_search", "search/l1.json"), ("penalty_share", "penalty_share.json"), ("ladder", "ladder.json"),
-                                                            ("step_times", "step_times.json"))},
+            "penalty_share": {coder: [penalty_share(path.parents[1] / coder, GAMMA) for path in seeds] for coder in ("ortsae", "ortsae_5")},
+            **{key: read(folder / f"{place}.json") for key, place in (("l1_search", "search/l1"), ("ladder", "ladder"), ("step_times", "step_times"))},
         }
     result["penalty"] = read(run / "penalty.json")
     return result

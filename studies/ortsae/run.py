@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sources import SOURCES, Request, Source
 from timing import measure_penalty, measure_steps
-from variants import VARIANTS, Line, find_l1, ladder, penalty_share, train_seed
+from variants import SEARCH_SEED, VARIANTS, Line, find_l1, ladder, train_seed
 
 from sparselight.evaluate import FAMILIES, Case, Contender, Dataset, EvaluateConfig, run_suite
 from sparselight.files import write_bytes
@@ -51,19 +51,17 @@ def main() -> None:
 
 def work(source: Source, folder: Path, steps: list[str], seeds: list[int], request: Request) -> None:
     if "train" in steps:
-        l1 = find_l1(source, folder, seeds[0])
+        l1 = find_l1(source, folder)
         for seed in seeds:
             train_seed(source, folder, seed, l1)
-        save(folder / "penalty_share.json", {f"seed-{seed}": {name: penalty_share(folder / f"seed-{seed}" / name, 0.25) for name in ("ortsae", "ortsae_5")}
-                                             for seed in seeds})
     if "ladder" in steps and not (folder / "ladder.json").exists():
-        save(folder / "ladder.json", ladder(source, folder, seeds[0]))
+        save(folder / "ladder.json", ladder(source, folder))
     if "evaluate" in steps:
-        l1, dataset = find_l1(source, folder, seeds[0]), source.dataset()
+        l1, dataset = find_l1(source, folder), source.dataset()
         for seed in seeds:
-            evaluate(source, dataset, folder, seed, l1, first=seed == seeds[0])
+            evaluate(source, dataset, folder, seed, l1, first=seed == SEARCH_SEED)
     if "time" in steps and not (folder / "step_times.json").exists():
-        save(folder / "step_times.json", measure_steps(source, find_l1(source, folder, seeds[0]), request.quick))
+        save(folder / "step_times.json", measure_steps(source, find_l1(source, folder), request.quick))
 
 
 def evaluate(source: Source, dataset: Dataset, folder: Path, seed: int, l1: float, first: bool) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sparselight.config import load_toml
 from sparselight.corpus import CLASSES, ListCorpus
 from sparselight.evaluate.case import Dataset
 from sparselight.evaluate.planted import SITE, PlantedConfig, plant
@@ -63,12 +64,11 @@ class Request:
 
 
 def planted(request: Request) -> Source:
-    """1,024 features in 128 dimensions: 24 hierarchies of 6 children, 64 compositions, 16 groups, 48 dark features."""
-    n_fit = 100_000 if request.quick else 1_000_000
-    config = PlantedConfig(d_in=128, n_features=1024, mean_active=12.0, fit_tokens=n_fit, held_out_tokens=50_000, seed=0)
-    data = plant(config, request.out / "planted-data")
+    """512 features in 128 dimensions, 8 on at a token: 16 hierarchies of 5 children, 40 compositions, 8 groups of 6, 24 dark features."""
+    table = load_toml(ROOT / "recipes" / "synthetic" / "hierarchies.toml") | ({"fit_tokens": 100_000} if request.quick else {})
+    data = plant(PlantedConfig.parse(table, "plant"), request.out / "planted-data")
     return Source(
-        "planted", SITE, data.fit, lambda: data.dataset("planted", ("parent", "child")), request.settings(2048, 12, 1_000_000), l1=0.05,
+        "planted", SITE, data.fit, lambda: data.dataset(kinds=("parent", "child")), request.settings(1024, 8, 800_000, batch_tokens=1024, lr=8e-3), l1=0.05,
         families=("reconstruction", "geometry", "composition", "stability", "absorption", "synthetic"),
         evaluate={"absorption": {"forms": ["hierarchy"], "parents": ["parent"], "child": "child"}},
     )

@@ -26,6 +26,7 @@ GAMMA = 0.25
 LADDER = (0.05, 1.0, 4.0)
 L0_TOLERANCE = 0.05
 MAX_TRIALS = 7
+SEARCH_SEED = 0
 VARIANTS = ("relu", "batch_topk", "matryoshka", "ortsae", "ortsae_5")
 TITLES = {"relu": "ReLU", "batch_topk": "BatchTopK", "matryoshka": "Matryoshka", "ortsae": "OrtSAE", "ortsae_5": "OrtSAE, every 5th step"}
 
@@ -53,8 +54,8 @@ def train(source: Source, folder: Path, named: Mapping[str, Mapping[str, Any]], 
     return train_many(source.store, None, source.site, configs, folder, source.store.manifest.subject, progress=Line(f"{source.name} {folder.name}"))
 
 
-def find_l1(source: Source, folder: Path, seed: int) -> float:
-    """The L1 weight whose ReLU SAE has about k active latents; kept in search/l1.json with all trials."""
+def find_l1(source: Source, folder: Path) -> float:
+    """The L1 weight whose ReLU SAE of SEARCH_SEED has about k active latents; kept in search/l1.json with all trials."""
     path, k = folder / "search" / "l1.json", float(source.settings["k"])
     trials: list[dict[str, float]] = json.loads(path.read_text()) if path.exists() else []
     while not (trials and abs(trials[-1]["l0"] / k - 1) <= L0_TOLERANCE):
@@ -62,13 +63,13 @@ def find_l1(source: Source, folder: Path, seed: int) -> float:
             raise SystemExit(f"{source.name}: no L1 weight within {MAX_TRIALS} trials has l0 = {k:g}; the last ones: {trials[-3:]}")
         l1 = next_l1(trials, k, source.l1)
         place = folder / "search" / f"l1-{l1:.5g}"
-        sae = train(source, place, {"relu": settings(source, "relu", l1)}, seed)["relu"]
+        sae = train(source, place, {"relu": settings(source, "relu", l1)}, SEARCH_SEED)["relu"]
         assert sae.record is not None
         trials.append({"l1": l1, "l0": sae.record.l0})
         write_bytes(path, (json.dumps(trials, indent=1) + "\n").encode())
         print(f"  {source.name}: l1 {l1:.5g} gives l0 {sae.record.l0:.2f}, wanted {k:g}")
     l1 = trials[-1]["l1"]
-    own = folder / f"seed-{seed}" / "relu"
+    own = folder / f"seed-{SEARCH_SEED}" / "relu"
     if not own.exists():
         shutil.copytree(folder / "search" / f"l1-{l1:.5g}" / "relu", own)
     return l1
@@ -94,13 +95,14 @@ def penalty_share(folder: Path, gamma: float) -> dict[str, float]:
             "mse_last": float(mse[-tenth:].mean()), "orthogonal_last": float(orthogonal[-tenth:].mean())}
 
 
-def ladder(source: Source, folder: Path, seed: int) -> list[dict[str, float]]:
-    """Other weights of the penalty on one seed: what they do on the fit side to explained variance and the mean nearest cosine."""
+def ladder(source: Source, folder: Path) -> list[dict[str, float]]:
+    """Other weights of the penalty on SEARCH_SEED: what they do on the fit side to explained variance and the mean nearest cosine."""
     named = {f"gamma-{gamma:g}": settings(source, "ortsae", gamma=gamma) for gamma in LADDER}
     saes: dict[float, tuple[Path, Sae]] = {gamma: (folder / "ladder" / f"gamma-{gamma:g}", sae) for gamma, sae in
-                                           zip(LADDER, train(source, folder / "ladder", named, seed).values(), strict=True)}
+                                           zip(LADDER, train(source, folder / "ladder", named, SEARCH_SEED).values(), strict=True)}
     for gamma, name in ((0.0, "batch_topk"), (GAMMA, "ortsae")):
-        saes[gamma] = folder / f"seed-{seed}" / name, load_sae(folder / f"seed-{seed}" / name / "sae")
+        place = folder / f"seed-{SEARCH_SEED}" / name
+        saes[gamma] = place, load_sae(place / "sae")
     x = source.store.sample(20_000, source.site)
     spread = float((x - x.mean(0)).square().sum())
     rows = []

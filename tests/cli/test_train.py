@@ -49,15 +49,21 @@ def call(*arguments: object) -> int:
 
 @pytest.mark.parametrize("recipe", [path.stem for path in RECIPES])
 def test_every_recipe_runs(recipe: str, stores: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    transcodes, extra = "transcoder" in recipe, []
-    if recipe == "residual":
+    transcodes, loaded, small = "transcoder" in recipe, load_train_recipe(recipe), SMALL
+    extra: list[object] = []
+    if loaded.needs_base or loaded.needs_init:
         assert call(stores["one"], "--recipe", "topk", "--out", tmp_path / "base", *SMALL, "--set", "train.k=4") == 0
-        extra = ["--base", tmp_path / "base" / "sae"]
+        extra = ["--base" if loaded.needs_base else "--init", tmp_path / "base" / "sae"]
+    if loaded.needs_init:
+        small = SMALL[2:]  # the width is that of the SAE
+        extra += ["--set", "train.finetune.n_new=16"] if "extended" in recipe else []
+    if recipe == "residual_silent":
+        extra += ["--silent", stores["one"]]
     if "k" in load_train_recipe(recipe).configs.get("", load_train_recipe("topk").configs[""]).model_fields_set:
         extra += ["--set", "train.k=4"]
     store = stores["two" if transcodes else "one"]
     capsys.readouterr()
-    assert call(store, "--recipe", recipe, "--out", tmp_path / "out", *SMALL, *extra, *(["--site", SITES[0]] if transcodes else []), "--json") == 0
+    assert call(store, "--recipe", recipe, "--out", tmp_path / "out", *small, *extra, *(["--site", SITES[0]] if transcodes else []), "--json") == 0
     result = json.loads(capsys.readouterr().out)
     names = list(load_train_recipe(recipe).configs)
     assert [sae["name"] for sae in result["saes"]] == [name or "out" for name in names]
@@ -70,7 +76,7 @@ def test_every_recipe_runs(recipe: str, stores: dict[str, Path], tmp_path: Path,
 def test_there_is_a_recipe_for_every_variant() -> None:
     assert {path.stem for path in RECIPES} == {
         "relu", "gated", "jump_relu", "topk", "batch_topk", "matryoshka", "transcoder", "skip_transcoder", "orthogonal", "orthogonal_every_5", "tilted",
-        "residual", "sweep",
+        "residual", "residual_silent", "finetune", "finetune_tilted", "extended_random", "extended_most_active", "sweep",
     }
 
 
@@ -93,6 +99,21 @@ def test_a_sweep_is_planned_trained_and_found_finished(stores: dict[str, Path], 
     assert "finished" in capsys.readouterr().out
 
 
+def test_fine_tuning_says_what_its_record_says(stores: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a recipe --init means `finetune`; before and after the work the terminal has the notes."""
+    assert call(stores["one"], "--out", tmp_path / "base", *SMALL, "--set", "train.k=4") == 0
+    arguments = (stores["one"], "--init", tmp_path / "base" / "sae", "--out", tmp_path / "out", *SMALL[2:])
+    capsys.readouterr()
+    for extra in (["--dry-run"], []):
+        assert call(*arguments, *extra) == 0
+        shown = capsys.readouterr().out
+        assert "Trained on from an SAE of 64 latents" in shown
+        assert "Few tokens: " in shown
+    record = load_sae(tmp_path / "out" / "sae").record
+    assert record is not None
+    assert [note.split(" ")[0] for note in record.notes] == ["Trained", "Few"]
+
+
 def test_the_best_state_is_saved_on_wish(stores: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = (stores["one"], "--out", tmp_path, *SMALL, "--set", "train.k=4", "--best")
     assert call(*arguments, "--set", "train.best_every_steps=2", "--json") == 0
@@ -110,6 +131,11 @@ def test_the_best_state_is_saved_on_wish(stores: dict[str, Path], tmp_path: Path
     (["--set", "train=3"], "set train to 3: it is a table"),
     (["--recipe", "sweep", "--set", "sweep.k16.k=0"], "set sweep.k16.k to 0"),
     (["--recipe", "residual"], "give --base, the folder of an SAE"),
+    (["--recipe", "finetune"], "give --init, where one lies"),
+    (["--recipe", "finetune", "--set", "needs_init=3"], "needs_init = 3 is neither true nor false"),
+    (["--init", "nowhere"], "load the SAE nowhere"),
+    (["--set", "train.finetune.n_new=4"], "there is no SAE to go on from"),
+    (["--set", "train.silent_frac=0.5"], "without a base SAE"),
     (["--base", "nowhere"], "load the SAE nowhere"),
     (["--recipe", "transcoder"], "train on the activations of mlp_out.2: that site is not in the store, which holds resid_post.1"),
     (["--site", "resid_post.9"], "use 'resid_post.1'"),
@@ -152,5 +178,6 @@ def test_a_sweep_changes_tables_setting_by_setting(tmp_path: Path) -> None:
 
 def test_help_is_complete() -> None:
     done = subprocess.run([sys.executable, "-m", "sparselight", "train", "--help"], capture_output=True, text=True, check=True, env={"COLUMNS": "200"})
-    assert all(option in done.stdout for option in ("--recipe", "--out", "--site", "--set", "--base", "--best", "--dry-run", "--json", "sweep.NAME"))
+    options = ("--recipe", "--out", "--site", "--set", "--base", "--init", "--silent", "--best", "--dry-run", "--json", "sweep.NAME")
+    assert all(option in done.stdout for option in options)
     assert all(path.stem in done.stdout for path in RECIPES)

@@ -7,13 +7,16 @@ from typing import Annotated
 import typer
 
 from sparselight import __version__
+from sparselight.cli.compare import compare
 from sparselight.cli.convert import convert
 from sparselight.cli.corpus import corpus_app
 from sparselight.cli.demo import demo
 from sparselight.cli.doctor_command import doctor_command
+from sparselight.cli.evaluate import evaluate
 from sparselight.cli.harvest import harvest
 from sparselight.cli.push import push
 from sparselight.cli.run import run
+from sparselight.cli.select import select
 from sparselight.cli.store import store_app
 from sparselight.cli.train import train
 from sparselight.errors import SparselightError
@@ -25,8 +28,11 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(run)
 app.command("doctor")(doctor_command)
+app.command()(select)
 app.command()(harvest)
 app.command()(train)
+app.command()(evaluate)
+app.command()(compare)
 app.command()(convert)
 app.command()(push)
 app.add_typer(corpus_app, name="corpus")

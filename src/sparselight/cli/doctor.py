@@ -27,7 +27,7 @@ PURPOSES = {
     "transformers": "language models as subjects (subject.source)", "tokenizers": "their tokenizers",
     "datasets": "Hugging Face datasets as corpora (corpus.root = \"hf://...\")",
     "tensorboard": "curves of a training (train.log_to)",
-    "bm25s": "choosing domain text by BM25 (select.method = \"bm25\")",
+    "bm25s": "choosing domain text by BM25 (select.retrieve)", "faiss-cpu": "inner products of vectors (select.search = \"faiss\")",
 }
 # Extras that only combine others, that only people who work on sparselight need, or that few need and the refusal names (subject.quantize).
 OTHER_EXTRAS = {"all", "dev", "large"}

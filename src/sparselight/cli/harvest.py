@@ -49,8 +49,8 @@ def harvest(
 
 
 @contextmanager
-def progress_bar(name: str) -> "Iterator[Progress]":
-    """A bar on a terminal, a line now and then elsewhere, on stderr; with speed and time left."""
+def progress_bar(name: str, unit: str = "tokens") -> "Iterator[Progress]":
+    """A bar on a terminal, a line now and then elsewhere, on stderr; with time left, and speed where the work is counted in a unit."""
     from sparselight.cli.console import ConsoleWatcher
 
     with ConsoleWatcher() as watcher:
@@ -61,7 +61,8 @@ def progress_bar(name: str) -> "Iterator[Progress]":
             nonlocal first
             first = done if first is None else first  # what stood there before was not made at this speed
             rate = (done - first) / max(time.monotonic() - began, 1e-9)
-            left = f", {rate:,.0f} tokens/s, {(total - done) / rate:,.0f} s left" if rate > 0 and done < total else ""
+            speed = f", {rate:,.0f} {unit}/s" if unit else ""
+            left = f"{speed}, {(total - done) / rate:,.0f} s left" if rate > 0 and done < total else ""
             show(done, total, f"{note}{left}")
 
         yield progress

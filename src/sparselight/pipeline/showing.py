@@ -13,6 +13,7 @@ from sparselight.records import Card, Edit, EditResult, EvalRecord
 from sparselight.report import ReportData, RunInfo, write_report
 from sparselight.report.headline import headline_sentences
 from sparselight.sae import Sae
+from sparselight.select import seed_names
 from sparselight.subjects import HuggingFaceSubject
 from sparselight.train.log import read_log
 
@@ -96,7 +97,7 @@ def write_run_report(
         machine=last.machine, sparselight_version=last.sparselight_version, created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     logs = {"base": read_log(run.path("train") / "log.jsonl"), "residual": read_log(run.path("residual") / "log.jsonl")}
-    summary = {**run.records["select"].summary, "seeds": list(recipe.select.seeds)}
+    summary = {**run.records["select"].summary, "seeds": seed_names(recipe.select)}
     data = ReportData(
         run=info, evaluation=evaluation, cards=cards, sae_records=records, logs=logs, selection=summary,
         corpus={**run.records["corpus"].summary, "fingerprint": run.records["corpus"].output}, edits=edits, next_command=next_command,

@@ -3,7 +3,7 @@
     corpus     train.parquet, held_out.parquet            select     domain_train.parquet, domain_held_out.parquet, selection.parquet
     harvest    general_train/ general_held_out/ domain_train/ domain_held_out/   (activation stores)
     train      sae/, log.jsonl                            residual   sae/, control/sae/, stitched/, log.jsonl
-    evaluate   evaluation.json                            explain    catalogue.duckdb
+    evaluate   evaluation.json, values.parquet, tables/   explain    catalogue.duckdb
     intervene  interventions.json                         report     report.html
 """
 
@@ -11,28 +11,36 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from sys import version_info
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
-from torch import Tensor
 
 from sparselight.config import Config
 from sparselight.corpus import CLASSES, ListCorpus, load_corpus, source_fingerprint
 from sparselight.errors import CorpusError
-from sparselight.evaluate import CONTROL_ROWS, Contender, evaluate, standard_controls
+from sparselight.evaluate import Case, Contender, Dataset, run_suite
 from sparselight.interpret import TokenSet, domain_cards, explain, is_supported, load_catalogue, save_catalogue
 from sparselight.pipeline.engine import Run, Stage
 from sparselight.pipeline.recipe import Recipe
+from sparselight.pipeline.selecting import VECTORS_FOLDER, make_selection, stage_inputs
 from sparselight.pipeline.showing import pick_edits, write_run_report
 from sparselight.protocols import Example, Progress
 from sparselight.records import EvalRecord, InterventionRecord
 from sparselight.sae import Sae, load_sae, save_stitched, stitch
-from sparselight.select import select_examples
 from sparselight.store import FolderStore, harvest
 from sparselight.subjects import HuggingFaceSubject, load_subject
 from sparselight.train import CHANGES_NO_RESULT, TrainConfig, n_latents_for, train_sae
 from sparselight.vocab import STAGES
+
+RESIDUAL_PAIRS = [("base+residual", "base+general residual")]
+"""What training on the domain brought beyond more latents."""
+
+
+class RunCoder(NamedTuple):
+    """An SAE of a run, and where it lies."""
+
+    contender: Contender
+    folder: str
 
 
 class RunStages:
@@ -51,7 +59,7 @@ class RunStages:
         subject = {"subject": plain(recipe.subject), "fingerprint": self.subject.fingerprint}
         return [
             Stage("corpus", (), {**plain(recipe.corpus), "source": source_fingerprint(recipe.corpus), "always_train": seed_groups}, self.corpus),
-            Stage("select", ("corpus",), {**plain(recipe.select), **subject}, self.select),
+            Stage("select", ("corpus",), {**plain(recipe.select), **stage_inputs(recipe.select, self.site), **subject}, self.select),
             Stage("harvest", ("corpus", "select"), {**plain(recipe.harvest), **plain(recipe.sample), **subject}, self.harvest, repairs=True),
             Stage("train", ("harvest",), training(recipe.train), self.train),
             Stage("residual", ("harvest", "train"), training(recipe.residual), self.residual),
@@ -106,14 +114,13 @@ class RunStages:
 
     def select(self, folder: Path, progress: Progress) -> dict[str, Any]:
         train, held_out = self.corpus_side("train"), self.corpus_side("held_out")
-        both = type(train)([*train, *held_out], train.origin)
-        selection = select_examples(both, self.recipe.select, self.subject.n_tokens, progress)
+        both, selection = make_selection(train, held_out, self.recipe.select, self.subject, self.site, self.run.folder / VECTORS_FOLDER, progress)
         sides = {"train": [i for i in selection.examples if i < len(train)], "held_out": [i for i in selection.examples if i >= len(train)]}
         groups = {side: sorted({both[i].group for i in indices}) for side, indices in sides.items()}
         for side, indices in sides.items():
             if not indices:
                 raise CorpusError(asked=f"select a {side} part of the domain", why=f"none of the {len(selection.examples)} selected examples is in it",
-                                  instead="raise select.max_tokens, change corpus.held_out_frac, or give other select.seeds")
+                                  instead="raise select.max_tokens, change corpus.held_out_frac, or give other seeds (select.seeds)")
             both.subset(indices).save(folder / f"domain_{side}.parquet")
         selection.save(folder / "selection.parquet")
         sizes = {f"n_groups_{side}": len(names) for side, names in groups.items()}
@@ -149,19 +156,11 @@ class RunStages:
         return sae_summary(residual)
 
     def evaluate(self, folder: Path, progress: Progress) -> dict[str, Any]:
-        x = self.control_sample()
-        base, residual, control = self.base(), self.residual_sae(), load_sae(self.run.path("residual") / "control" / "sae")
-        contenders = {
-            "base": Contender(base, is_control=False),
-            "base+residual": Contender(stitch(base, residual), is_control=False),
-            "base+general residual": Contender(stitch(base, control), is_control=True),
-            **{name: Contender(coder, is_control=True) for name, coder in standard_controls(base, x).items()},
-        }
-        datasets = {"general": self.held_out("general"), "domain": self.held_out("domain")}
-        record = evaluate(contenders, self.subject, datasets, self.site, x.mean(0), self.recipe.evaluate, progress,
-                          pairs=[("base+residual", "base+general residual")])
-        record.save(folder / "evaluation.json")
-        return {"n_tokens": record.n_tokens}
+        config, coders = self.recipe.evaluate, self.coders()
+        case = Case(self.site, self.datasets(), config, self.subject)
+        record = run_suite(case, {name: coder.contender for name, coder in coders.items()}, config, pairs=RESIDUAL_PAIRS,
+                           sources={name: coder.folder for name, coder in coders.items()}, folder=folder, progress=progress)
+        return {"n_tokens": record.n_tokens, "passed_tokens": case.passed_tokens, "families": list(record.families)}
 
     def explain(self, folder: Path, progress: Progress) -> dict[str, Any]:
         coders = {"base": self.base(), "residual": self.residual_sae()}
@@ -189,9 +188,25 @@ class RunStages:
 
     # Pieces shared by several stages.
 
-    def control_sample(self) -> Float[Tensor, "token d_in"]:
-        """Evenly spaced rows of the general training store, on which controls and the mean are fitted."""
-        return self.store("general_train").sample(CONTROL_ROWS, self.site)
+    def coders(self) -> dict[str, "RunCoder"]:
+        """The SAEs of the run as the evaluation compares them, each with its folder."""
+        base, train, residual = self.base(), self.run.path("train"), self.run.path("residual")
+        control = load_sae(residual / "control" / "sae")
+        return {
+            "base": RunCoder(Contender(base, is_control=False), str(train / "sae")),
+            "base+residual": RunCoder(Contender(stitch(base, self.residual_sae()), is_control=False), str(residual / "stitched")),
+            "base+general residual": RunCoder(Contender(stitch(base, control), is_control=True), str(residual / "control" / "sae")),
+        }
+
+    def datasets(self) -> dict[str, Dataset]:
+        """General and domain text: what was trained on as fit side, what was held out from all training as the other; activations from the stores."""
+        train, held_out = self.corpus_side("train"), self.corpus_side("held_out")
+        whole = type(train)([*train, *held_out], train.origin)
+        result = {}
+        for name in ("general", "domain"):
+            fit, measured = self.store(f"{name}_train"), self.store(f"{name}_held_out")
+            result[name] = Dataset(name, examples_in(fit, train), examples_in(measured, held_out), fit, measured, whole.annotate)
+        return result
 
     def held_out(self, name: str) -> list[Example]:
         """Held-out examples of `general` or `domain`, those that were harvested."""

@@ -1,6 +1,7 @@
 """What `sparselight train` trains: a recipe with one [train] table, or with several [sweep.NAME] tables that change it, all on one stream.
 
     needs_base = true          # refuse to run without a base SAE (a residual SAE)
+    needs_init = true          # refuse to run without an SAE to go on from (fine-tuning)
     [train]                    # settings of all
     n_tokens = 1_000_000
     [sweep.k16]                # one SAE, in the folder k16
@@ -19,7 +20,8 @@ from sparselight.errors import ConfigError, nearest
 from sparselight.pipeline.recipe import find_recipe
 from sparselight.train import TrainConfig
 
-KEYS = ("needs_base", "train", "sweep")
+NEEDS = ("needs_base", "needs_init")
+KEYS = (*NEEDS, "train", "sweep")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class TrainRecipe:
 
     configs: Mapping[str, TrainConfig]
     needs_base: bool
+    needs_init: bool = False
 
 
 def load_train_recipe(source: str | Path, overrides: Iterable[str] = ()) -> TrainRecipe:
@@ -41,12 +44,13 @@ def load_train_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Trai
     if unknown := sorted(data.keys() - set(KEYS)):
         raise ConfigError(asked=asked, why=f"it has {unknown[0]!r}, which no training reads",
                           instead=f"{nearest(unknown[0], KEYS)}; `sparselight run` does whole runs")
-    train, sweep, needs_base = _table(data, "train"), _table(data, "sweep"), data.get("needs_base", False)
-    if type(needs_base) is not bool:
-        raise ConfigError(asked=asked, why=f"needs_base = {needs_base!r} is neither true nor false", instead="write needs_base = true, or leave it out")
+    train, sweep, needs = _table(data, "train"), _table(data, "sweep"), {name: data.get(name, False) for name in NEEDS}
+    for name, value in needs.items():
+        if type(value) is not bool:
+            raise ConfigError(asked=asked, why=f"{name} = {value!r} is neither true nor false", instead=f"write {name} = true, or leave it out")
     if not sweep:
-        return TrainRecipe({"": TrainConfig.parse(train, "train")}, needs_base)
-    return TrainRecipe({name: TrainConfig.parse(merged(train, _table(sweep, name, "sweep.")), f"sweep.{name}") for name in sweep}, needs_base)
+        return TrainRecipe({"": TrainConfig.parse(train, "train")}, **needs)
+    return TrainRecipe({name: TrainConfig.parse(merged(train, _table(sweep, name, "sweep.")), f"sweep.{name}") for name in sweep}, **needs)
 
 
 def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,17 +5,22 @@ Owns: which store is meant, what a call would do (TrainPlan), and what came of i
 
 from pathlib import Path
 
+from pydantic import Field
+
 from sparselight.errors import ConfigError, RunError
 from sparselight.pipeline.estimate import probe_flops, training_seconds
 from sparselight.pipeline.train_recipe import TrainRecipe
 from sparselight.protocols import Progress, no_progress
 from sparselight.records import Part, RunRecord
 from sparselight.sae import ARCHITECTURES, Sae, load_sae
+from sparselight.sae.formats import load_sae as load_any_sae
 from sparselight.store import FolderStore
 from sparselight.train import TrainConfig, export_best, n_latents_for, train_many, train_sae
 from sparselight.train.checkpoint import Checkpoints
+from sparselight.train.finetune import settle
 from sparselight.train.folder import Job, check_fit
 from sparselight.train.log import read_log
+from sparselight.train.notes import notes_on
 from sparselight.train.training import resolve_device
 
 LAST_LINES = 10  # of the log, whose mean fvu is shown
@@ -36,6 +41,8 @@ class PlannedSae(Part):
     n_bytes: int
     """Of the finished SAE on disk."""
     seconds: float
+    notes: list[str] = Field(default_factory=list)
+    """What its record would say beside the numbers."""
 
 
 class TrainPlan(Part):
@@ -65,6 +72,8 @@ class TrainedSae(Part):
     n_dead: int
     weights: str
     """Hash of the weights."""
+    notes: list[str] = Field(default_factory=list)
+    """What its record says beside the numbers."""
 
 
 class TrainResult(Part):
@@ -103,16 +112,22 @@ def choose_site(store: FolderStore, site: str | None) -> str:
 class TrainRun:
     """A recipe on a store, in a folder. Everything that does not fit is refused here, before any work."""
 
-    def __init__(self, source: str, recipe: TrainRecipe, folder: Path, site: str | None = None, base: Path | None = None):
+    def __init__(
+        self, source: str, recipe: TrainRecipe, folder: Path, site: str | None = None, base: Path | None = None, init: str | None = None,
+        silent: str | None = None,
+    ):
         if recipe.needs_base and base is None:
             raise ConfigError(asked="train by this recipe", why="it trains on what a base SAE leaves, and none is given",
                               instead="give --base, the folder of an SAE")
+        if recipe.needs_init and init is None:
+            raise ConfigError(asked="train by this recipe", why="it goes on training from an SAE, and none is given", instead="give --init, where one lies")
         self.source, self.recipe, self.folder = source, recipe, folder
         self.store = open_source(source)
         self.site = choose_site(self.store, site)
-        self.base = None if base is None else load_sae(base)
-        self.jobs = [Job(self.store, None, self.site, self.store.manifest.subject, name, config, folder / name, self.base)
-                     for name, config in recipe.configs.items()]
+        self.base, self.init = None if base is None else load_sae(base), None if init is None else load_any_sae(init)
+        self.silent = None if silent is None else open_source(silent)
+        self.jobs = [Job(self.store, None, self.site, self.store.manifest.subject, name, settle(config, self.init, f"sweep.{name}" if name else "train"),
+                         folder / name, self.base, self.init, self.silent) for name, config in recipe.configs.items()]
         for job in self.jobs:
             check_fit(job)
 
@@ -133,7 +148,7 @@ class TrainRun:
         return PlannedSae(
             name=job.name or self.folder.name, architecture=describe(config), d_in=d_in, n_latents=n_latents, n_tokens=config.n_steps * config.batch_tokens,
             n_steps=config.n_steps, done_steps=done, finished=finished, n_bytes=4 * n_values,
-            seconds=training_seconds(d_in, n_latents, (config.n_steps - done) * config.batch_tokens, flops),
+            seconds=training_seconds(d_in, n_latents, (config.n_steps - done) * config.batch_tokens, flops), notes=notes_on(job),
         )
 
     def run(self, progress: Progress = no_progress, best: bool = False) -> TrainResult:
@@ -142,24 +157,24 @@ class TrainRun:
         Args:
             best: save the best states too.
         """
-        first, subject = self.jobs[0], self.store.manifest.subject
-        if list(self.recipe.configs) == [""]:
-            saes = {"": train_sae(self.store, None, self.site, first.config, self.folder, subject, self.base, progress)}
+        subject, configs = self.store.manifest.subject, self.recipe.configs
+        if list(configs) == [""]:
+            saes = {"": train_sae(self.store, None, self.site, configs[""], self.folder, subject, self.base, progress, init=self.init, silent=self.silent)}
         else:
-            saes = train_many(self.store, None, self.site, self.recipe.configs, self.folder, subject, self.base, progress)
+            saes = train_many(self.store, None, self.site, configs, self.folder, subject, self.base, progress, inits=self.init, silent=self.silent)
         rows = [self._trained(job, saes[job.name], best) for job in self.jobs]
         shown = Path(rows[0].folder)
         return TrainResult(folder=str(self.folder), site=self.site, saes=rows, next_command=self._next(shown))
 
     def _trained(self, job: Job, sae: Sae, best: bool) -> TrainedSae:
         if best:
-            export_best(job.store, None, job.site, job.config, job.folder, job.subject, job.base)
+            export_best(job.store, None, job.site, job.config, job.folder, job.subject, job.base, init=job.init, silent=job.silent)
         lines, record = read_log(job.folder / "log.jsonl")[-LAST_LINES:], sae.record
         assert record is not None
         return TrainedSae(
             name=job.name or self.folder.name, folder=str(job.folder / "sae"), best=str(job.folder / "best") if best else None,
             architecture=describe(job.config), n_latents=sae.n_latents, fvu=sum(line["fvu"] for line in lines) / max(len(lines), 1),
-            l0=record.l0, n_dead=record.n_dead, weights=sae.weights_hash(),
+            l0=record.l0, n_dead=record.n_dead, weights=sae.weights_hash(), notes=record.notes,
         )
 
     def _next(self, sae: Path) -> str:

@@ -1,4 +1,4 @@
-"""SAEs: the dictionary at inference, one training-time forward a file, its folder on disk, stitching.
+"""SAEs: the dictionary at inference, one training-time forward a file, its folder on disk, stitching and grafting.
 
 Owns: weights and what they compute. Knows nothing of optimizers, objectives or stores.
 """
@@ -10,6 +10,7 @@ from sparselight.sae.batch_topk import BatchTopK
 from sparselight.sae.config import SaeConfig, group_ends
 from sparselight.sae.disk import load_sae, save_sae, save_stitched
 from sparselight.sae.gated import Gated
+from sparselight.sae.graft import graft
 from sparselight.sae.init import initialize
 from sparselight.sae.jump_relu import JumpRelu
 from sparselight.sae.relu import Relu
@@ -19,5 +20,5 @@ from sparselight.sae.training_pass import TrainingForward, TrainingPass
 
 __all__ = [
     "ARCHITECTURES", "IDENTITY", "SPECIFIC", "Affine", "Architecture", "BatchTopK", "Gated", "JumpRelu", "Relu", "Sae", "SaeConfig", "TopK",
-    "TrainingForward", "TrainingPass", "group_ends", "initialize", "load_sae", "save_sae", "save_stitched", "stitch",
+    "TrainingForward", "TrainingPass", "graft", "group_ends", "initialize", "load_sae", "save_sae", "save_stitched", "stitch",
 ]

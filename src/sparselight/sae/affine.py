@@ -36,11 +36,23 @@ class Affine:
         """y @ A^-1."""
         return y / self.A if self.inverse is None else y @ self.inverse
 
-    def to(self, device: torch.device) -> "Affine":
-        def move(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value.to(device)
+    def inverted(self) -> "Affine":
+        """The map back: y -> y @ A^-1 + mean."""
+        if not isinstance(self.A, Tensor):
+            A: float | Tensor = 1 / self.A
+        elif self.A.ndim == 1:
+            A = 1 / self.A
+        else:
+            assert self.inverse is not None
+            A = self.inverse
+        mean = None if self.mean is None else -self.linear(self.mean.unsqueeze(0))[0]
+        return Affine(A, mean, self.A if self.inverse is not None and isinstance(self.A, Tensor) else None)
 
-        return Affine(self.A.to(device) if isinstance(self.A, Tensor) else self.A, move(self.mean), move(self.inverse))
+    def to(self, where: torch.device | torch.dtype) -> "Affine":
+        def move(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.to(where)
+
+        return Affine(self.A.to(where) if isinstance(self.A, Tensor) else self.A, move(self.mean), move(self.inverse))
 
     def __str__(self) -> str:
         if not isinstance(self.A, Tensor):

@@ -40,6 +40,12 @@ class Gated(TrainingForward):
     def l1_values(self, forward: TrainingPass) -> Float[Tensor, " entry"]:
         return forward.pre.relu()
 
+    @torch.no_grad()
+    def take_over(self, sae: Sae) -> None:
+        """1[pre > threshold] * relu(pre): b_mag is b_enc, and the gate's bias that less the threshold."""
+        self.b_mag.copy_(sae.b_enc)
+        sae.b_enc.sub_(sae.threshold)
+
     def parameters(self) -> Mapping[str, nn.Parameter]:
         return {"r_mag": self.r_mag, "b_mag": self.b_mag}
 

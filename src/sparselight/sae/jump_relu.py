@@ -21,6 +21,8 @@ from sparselight.sae.base import Sae
 from sparselight.sae.config import SaeConfig
 from sparselight.sae.training_pass import TrainingForward, TrainingPass, decoded, encoder_operands
 
+LEAST_THRESHOLD = 1e-6  # a logarithm has no 0; of an SAE that training goes on from, in scaled units
+
 
 class JumpRelu(TrainingForward):
     """The training-time forward pass."""
@@ -39,6 +41,10 @@ class JumpRelu(TrainingForward):
     def n_active(self, forward: TrainingPass) -> Float[Tensor, " token"]:
         theta = forward.selection.per_entry(self.log_threshold.exp())
         return forward.selection.sum_per_token(Step.apply(forward.pre, theta, self.bandwidth))
+
+    @torch.no_grad()
+    def take_over(self, sae: Sae) -> None:
+        self.log_threshold.copy_(sae.threshold.clamp(min=LEAST_THRESHOLD).log())
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
         return {"log_threshold": self.log_threshold}

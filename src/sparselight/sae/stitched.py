@@ -7,6 +7,8 @@ through on average, and the record says so. Refuses parts that do not belong tog
 """
 
 import copy
+from collections.abc import Sequence
+from functools import reduce
 
 import torch
 
@@ -16,13 +18,18 @@ from sparselight.sae.base import Sae
 
 
 @torch.no_grad()
-def stitch(base: Sae, residual: Sae) -> Sae:
+def stitch(base: Sae, residual: Sae | Sequence[Sae]) -> Sae:
     """One SAE whose reconstruction is base.reconstruct(x) + residual.reconstruct(x); parts with `k` are taken in threshold form.
+
+    Args:
+        residual: or several, one a domain, in the order in which their latents then stand.
 
     Raises:
         SaeError: when the two do not belong together: other widths, sites or subjects, or a residual of another base; or when a part keeps the
             k largest of each token and no threshold is known for it.
     """
+    if not isinstance(residual, Sae):
+        return reduce(stitch, residual, base)
     check_parts(base, residual)
     parts = [threshold_form(part).fold_centering() for part in (base, residual)]
     skips = [part.W_skip for part in parts if part.W_skip is not None]
@@ -75,7 +82,7 @@ def check_parts(base: Sae, residual: Sae) -> None:
         raise refuse(f"the base gives back {names[0]}, the residual {names[1]}", "stitch SAEs of one target")
     if ours.subject.fingerprint != theirs.subject.fingerprint:
         raise refuse(f"the base was trained on {ours.subject.name}, the residual on {theirs.subject.name} or another revision", "stitch SAEs of one subject")
-    if not set(theirs.parents) & {base.weights_hash(), *ours.parents}:
+    if not set(theirs.parents) & {base.weights_hash(), *(ours.parents if ours.role == "stitched" else ())}:
         raise refuse("the residual was trained on the errors of another base", "give the base SAE that the residual was trained with")
 
 

@@ -136,6 +136,10 @@ class TrainingForward(Protocol):
         """Turn `sae` into its inference form, at the end of training."""
         ...
 
+    def take_over(self, sae: Sae) -> None:  # noqa: ARG002
+        """Begin with the thresholds of `sae`, which stands in its inference form in the units of training, instead of first ones."""
+        return
+
     def parameters(self) -> Mapping[str, torch.nn.Parameter]:
         """Weights beside the SAE's own, trained with them."""
         return {}

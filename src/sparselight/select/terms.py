@@ -57,7 +57,16 @@ class TermIndex:
 
     def distinctive(self, text: int, n_terms: int) -> tuple[Int[np.ndarray, " term"], Float[np.ndarray, " term"]]:
         """The terms of one text with the largest tf * idf (tf its count in the text), largest first, and those products."""
-        terms, counts = np.unique(np.array(self.texts[text], dtype=np.int64), return_counts=True)
+        return self._distinctive(self.texts[text], n_terms)
+
+    def distinctive_in(self, text: str, n_terms: int) -> tuple[Int[np.ndarray, " term"], Float[np.ndarray, " term"]]:
+        """The same of a text that is not indexed; terms that no indexed text has are left out."""
+        number = {term: index for index, term in enumerate(self.vocabulary)}
+        parts = (part for word in _WORD.findall(text) for part in split_word(word))
+        return self._distinctive([number[part] for part in parts if part in number], n_terms)
+
+    def _distinctive(self, found: Sequence[int], n_terms: int) -> tuple[Int[np.ndarray, " term"], Float[np.ndarray, " term"]]:
+        terms, counts = np.unique(np.array(found, dtype=np.int64), return_counts=True)
         weights = counts * self.idf[terms]
         best = np.argsort(-weights, kind="stable")[:n_terms]
         return terms[best], weights[best]

@@ -122,6 +122,29 @@ class ScheduleConfig(Config):
         return self
 
 
+class FinetuneConfig(Config):
+    """Of a training that goes on from an SAE (`init`): latents added to it, and what is trained."""
+
+    n_new: int = Field(0, ge=0)
+    """Latents added to the dictionary (an extended SAE); its width is then that of the SAE and these."""
+    new_init: Literal["random", "most_active"] = "random"
+    """Their first weights: random directions, or copies of the latents that fire most on the first batches, with noise."""
+    new_noise: float = Field(0.1, ge=0)
+    """Of most_active: length of the noise relative to a row's."""
+    train_only: Literal["all", "new"] = "all"
+    """Train everything, or only the added latents: all others are saved bit for bit as they were."""
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> Self:
+        fields = type(self).model_fields
+        for name in ("new_init", "train_only"):
+            if not self.n_new and getattr(self, name) != fields[name].default:
+                raise ValueError(f"{name} = {getattr(self, name)!r} means nothing while n_new is 0")
+        if self.new_init == "random" and self.new_noise != fields["new_noise"].default:
+            raise ValueError(f"new_noise = {self.new_noise:g} is for new_init = 'most_active'")
+        return self
+
+
 class TrainConfig(SaeConfig):
     """How an SAE is trained; the defaults suit a small language model on a laptop."""
 
@@ -147,6 +170,9 @@ class TrainConfig(SaeConfig):
     objective: ObjectiveConfig = ObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    silent_frac: float = Field(0.0, ge=0, lt=1)
+    """Share of each batch that is rows of a second store, where a residual SAE shall give back 0, so that it learns to stay silent there."""
     checkpoint_every_s: float = Field(20.0, ge=0)
     """Seconds between checkpoints: what an interruption costs at most. Changes no result."""
     keep_checkpoints: int = Field(2, ge=1)
@@ -203,9 +229,20 @@ class TrainConfig(SaeConfig):
             raise ValueError("decoder_norm = 'free' needs objective.l1_decoder_norm = true: else small activations on long rows lower the loss")
         return self
 
+    @model_validator(mode="after")
+    def _both_shares_have_rows(self) -> Self:
+        if self.silent_frac and not 0 < self.n_silent < self.batch_tokens:
+            raise ValueError(f"silent_frac = {self.silent_frac:g} of batch_tokens = {self.batch_tokens} leaves one of both without a row")
+        return self
+
     @property
     def n_steps(self) -> int:
         return self.n_tokens // self.batch_tokens
+
+    @property
+    def n_silent(self) -> int:
+        """Rows of the second store in a batch."""
+        return round(self.silent_frac * self.batch_tokens)
 
 
 def n_latents_for(config: TrainConfig, d_in: int, table: str = "train") -> int:
@@ -233,7 +270,7 @@ def aux_k_for(config: TrainConfig, d_in: int, n_latents: int) -> int:
 
 def same_stream(configs: Sequence[TrainConfig]) -> str | None:
     """Why several trainings cannot share one stream of activations; None when they can."""
-    for name in ("batch_tokens", "data_seed", "device"):
+    for name in ("batch_tokens", "data_seed", "device", "silent_frac"):
         values = sorted({getattr(config, name) for config in configs})
         if len(values) > 1:
             return f"their {name} differ ({', '.join(map(str, values))})"

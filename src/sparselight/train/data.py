@@ -2,11 +2,12 @@
 
 A base SAE reads and gives back the same rows; a residual SAE gives back x - base(x), a transcoder another site's rows. Input and target differ
 much in size there, so each has its own scale (arXiv 2507.12990), and the input is centered. Scales are estimated on the first batches of the
-stream, in float64; Sae.fold undoes them. Raw rows and targets are made once a step, however many SAEs train on them.
+stream, in float64; Sae.fold undoes them. Raw rows and targets are made once a step, however many SAEs train on them. A share of each batch may be
+rows of a second store whose target is 0; scales are estimated without them.
 Refuses: rows that are not finite, and rows that are all the same.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -33,14 +34,22 @@ class RowBatch:
     step: int
     x: Float[Tensor, "token d_in"]
     rows: "Rows"
+    n_silent: int = 0
+    """So many rows, the last ones, are of the second store."""
     _targets: dict[tuple[int, str | None], Tensor] = field(default_factory=dict)
 
+    @property
+    def own(self) -> Float[Tensor, "row d_in"]:
+        """Without the rows of the second store."""
+        return self.x[: len(self.x) - self.n_silent]
+
     def target(self, base: Sae | None, site: str | None) -> Float[Tensor, "token d_out"]:
-        """What an SAE shall give back: x, or another site's activations; what a base SAE leaves of them."""
+        """What an SAE shall give back: x, or another site's activations; what a base SAE leaves of them; 0 for rows of the second store."""
         key = (id(base), site)
         if key not in self._targets:
-            whole = self.x if site is None else self.rows.read(self.step, site)
-            self._targets[key] = whole if base is None else whole - base.reconstruct(self.x)
+            whole = self.own if site is None else self.rows.read(self.step, site)
+            left = whole if base is None else whole - base.reconstruct(self.own)
+            self._targets[key] = torch.cat([left, left.new_zeros(self.n_silent, left.shape[1])]) if self.n_silent else left
         return self._targets[key]
 
     @property
@@ -50,20 +59,21 @@ class RowBatch:
 
 
 class Rows:
-    """Raw batches of one site of a store; a pure function of the step."""
+    """Raw batches of one site of a store, the last n_silent rows of each from the same site of a second one; a pure function of the step."""
 
     def __init__(
         self, store: Store, site: str, rows: np.ndarray | None, batch_tokens: int, seed: int, device: torch.device, target_sites: tuple[str, ...] = (),
+        silent: Store | None = None, n_silent: int = 0,
     ):
-        self.store, self.device = store, device
-        stream = getattr(store, "stream", None)  # a store's own, such as a live one's; any other is read row by row
-        make = partial(RowStream, store) if stream is None else stream
-        self.streams = {name: make(name, rows, batch_tokens, seed) for name in (site, *target_sites)}
-        self.site = site
+        self.store, self.device, self.site, self.n_silent = store, device, site, n_silent
+        make = stream_maker(store)
+        self.streams = {name: make(name, rows, batch_tokens - n_silent, seed) for name in (site, *target_sites)}
+        self.silent = None if silent is None or not n_silent else Rows(silent, site, None, n_silent, seed, device)
         self._example: Int[np.ndarray, " row"] | None = None
 
     def batch(self, step: int) -> RowBatch:
-        return RowBatch(step, self.read(step, self.site), self)
+        x = self.read(step, self.site)
+        return RowBatch(step, x if self.silent is None else torch.cat([x, self.silent.read(step, self.site)]), self, self.n_silent)
 
     def read(self, step: int, site: str) -> Float[Tensor, "token d"]:
         """Activations of a step.
@@ -83,11 +93,14 @@ class Rows:
         """End the reading ahead."""
         for stream in self.streams.values():
             stream.close()
+        if self.silent is not None:
+            self.silent.close()
 
     def examples(self, step: int) -> Int[Tensor, " token"]:
         if self._example is None:
             self._example = self.store.tokens().column("example").to_numpy().astype(np.int64)
-        return torch.from_numpy(self._example[self.streams[self.site].batch_rows(step)]).to(self.device)
+        own = torch.from_numpy(self._example[self.streams[self.site].batch_rows(step)]).to(self.device)
+        return own if self.silent is None else torch.cat([own, self.silent.examples(step) + int(self._example.max()) + 1])
 
     def _shard(self, row: int) -> str:
         first = 0
@@ -96,6 +109,12 @@ class Rows:
                 return f" (shard {shard.name}, its row {row - first})"
             first += shard.n_tokens
         return ""
+
+
+def stream_maker(store: Store) -> Callable[..., RowStream]:
+    """A store's own stream, such as a live one's; any other is read row by row."""
+    own: Callable[..., RowStream] | None = getattr(store, "stream", None)
+    return partial(RowStream, store) if own is None else own
 
 
 @dataclass(frozen=True)
@@ -138,11 +157,11 @@ class TrainingData:
         if self.config.normalize == "whiten":
             n = max(n, -(-ROWS_PER_DIMENSION * d_in // self.config.batch_tokens))
         batches = [self.rows.batch(step) for step in range(n)]
-        mean, into = self._map([batch.x for batch in batches], f"the activations of {self.rows.site}")
+        mean, into = self._map([batch.own for batch in batches], f"the activations of {self.rows.site}")
         if self.is_plain:
             return Scaling(into, into, into.linear(mean.unsqueeze(0))[0] if into.mean is None else torch.zeros_like(mean))
         centered = Affine(into.A, mean, into.inverse) if self.config.normalize != "none" else into
-        targets = [batch.target(self.base, self.config.target_site) for batch in batches]
+        targets = [batch.target(self.base, self.config.target_site)[: len(batch.own)] for batch in batches]
         about, out_of = self._map(targets, "what the base SAE leaves" if self.base is not None else f"the activations of {self.config.target_site}")
         if self.base is not None:
             return Scaling(centered, Affine(out_of.A, None, out_of.inverse), None)

@@ -16,12 +16,13 @@ import numpy as np
 from jaxtyping import Int
 
 from sparselight.config import canonical_json
-from sparselight.errors import StoreError, TrainingError, nearest
+from sparselight.errors import ConfigError, StoreError, TrainingError, nearest
 from sparselight.files import write_bytes
 from sparselight.protocols import Store
 from sparselight.records import SubjectRef
 from sparselight.sae import Sae
 from sparselight.train.config import CHANGES_NO_RESULT, TrainConfig, n_latents_for
+from sparselight.train.finetune import check_init
 
 FORMAT = 2
 MOVED = {
@@ -42,6 +43,10 @@ class Job:
     config: TrainConfig
     folder: Path
     base: Sae | None
+    init: Sae | None = None
+    """The SAE that training goes on from."""
+    silent: Store | None = None
+    """Where rows come from on which a residual SAE shall stay silent (train.silent_frac)."""
 
     def identity(self) -> dict[str, Any]:
         """All that the result depends on."""
@@ -49,6 +54,7 @@ class Job:
         return {
             "format": FORMAT, "config": self.config.model_dump(mode="json", exclude=CHANGES_NO_RESULT), "site": self.site, "store": self.store.fingerprint,
             "rows": chosen, "subject": self.subject.fingerprint, "base": None if self.base is None else self.base.weights_hash(),
+            "init": None if self.init is None else self.init.weights_hash(), "silent": None if self.silent is None else self.silent.fingerprint,
         }
 
 
@@ -89,7 +95,8 @@ def in_todays_words(found: dict[str, Any]) -> dict[str, Any]:
         config["data_seed"] = config["seed"]
         for old, (table, new) in MOVED.items():
             config.setdefault(table, {})[new] = config.pop(old)
-    return {**found, "format": FORMAT, "config": with_defaults(config, TrainConfig().model_dump(mode="json", exclude=CHANGES_NO_RESULT))}
+    config = with_defaults(config, TrainConfig().model_dump(mode="json", exclude=CHANGES_NO_RESULT))
+    return {"init": None, "silent": None, **found, "format": FORMAT, "config": config}
 
 
 def with_defaults(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,6 +132,29 @@ def check_fit(job: Job) -> None:
                             instead="harvest this subject, or name the one that the store came from")
     if job.base is not None:
         check_base(job.base, site, sites[site], sites[target or site])
+    if job.init is not None:
+        check_init(job.init, job.base, site, sites[site], sites[target or site])
+    check_silent(job)
+
+
+def check_silent(job: Job) -> None:
+    """Refuse a share of silent rows without a store of them, or the other way round, and rows that are not of this training's subject and site."""
+    share = job.config.silent_frac
+    if share and (job.base is None or job.silent is None):
+        missing = "without a base SAE, what is given back would be 0 instead of x" if job.base is None else "no store says which rows"
+        raise ConfigError(asked=f"train with train.silent_frac = {share:g}", why=missing,
+                          instead="give a base SAE and a second store (--base, --silent), or set it to 0")
+    if job.silent is None:
+        return
+    asked = "train a residual SAE that stays silent on the rows of a second store"
+    if not share:
+        raise ConfigError(asked=asked, why="train.silent_frac is 0", instead="set it, for example to 0.25, or leave the store out")
+    theirs, own = job.silent.manifest, job.store.manifest
+    if job.site not in theirs.sites or theirs.sites[job.site] != own.sites[job.site]:
+        raise TrainingError(asked=asked, why=f"that store does not hold {job.site} with d_in = {own.sites[job.site]}",
+                            instead="harvest the same site of the same subject")
+    if theirs.subject.fingerprint != own.subject.fingerprint:
+        raise TrainingError(asked=asked, why=f"that store was made from {theirs.subject.name} or another revision", instead="harvest the same subject")
 
 
 def check_base(base: Sae, site: str, d_in: int, d_out: int) -> None:

@@ -19,10 +19,15 @@ class TrainState:
     def __init__(self, sae: Sae, config: TrainConfig):
         self.sae, self.step, self.n_dead, self.best = sae, 0, 0, BestLoss()
         self.forward: TrainingForward = ARCHITECTURES[config.architecture].make(sae, config)
-        device = sae.W_dec.device
+        device, self.n_frozen = sae.W_dec.device, 0
+        if config.finetune.train_only == "new":
+            self.n_frozen = sae.n_latents - config.finetune.n_new
+            for rest in (sae.b_dec, sae.W_skip):
+                if rest is not None:
+                    rest.requires_grad_(False)
         self.dead = DeadLatents(sae.n_latents, config.dead_after_tokens, device)
         self.parameters = {name: parameter for name, parameter in sae.named_parameters() if parameter.requires_grad} | dict(self.forward.parameters())
-        self.optimizer = Adam(self.parameters, config.optimizer, config.decoder_norm == "unit", {"W_enc": sae.cache})
+        self.optimizer = Adam(self.parameters, config.optimizer, config.decoder_norm == "unit", {"W_enc": sae.cache}, self.n_frozen)
         self.buffers = WeightGradients(torch.zeros_like(sae.W_enc.T), torch.zeros_like(sae.b_enc), torch.zeros_like(sae.W_dec),
                                        unit_rows=sae.W_dec.detach() if config.decoder_norm == "unit" else None)
 

@@ -63,7 +63,8 @@ def take_step(
     forward = state.forward(sae, x)
     dead = state.dead.indices()
     state.n_dead = len(dead)
-    loss, terms = objective(TermInputs(sae, state.forward, forward, target, dead, config, state.step, example))
+    revivable = dead[dead >= state.n_frozen] if state.n_frozen else dead
+    loss, terms = objective(TermInputs(sae, state.forward, forward, target, revivable, config, state.step, example))
     loss.backward()
     forward.backward(sae, state.buffers)
     norm = state.optimizer.grad_norm(state.buffers.squares)

@@ -10,7 +10,9 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,24 +27,29 @@ from sparselight.sae import ARCHITECTURES, Sae, initialize, load_sae, save_sae
 from sparselight.train.checkpoint import BEST, Checkpoints, read_checkpoint
 from sparselight.train.config import TrainConfig, n_latents_for, same_stream
 from sparselight.train.data import Rows, TrainingData
+from sparselight.train.finetune import put_back, settle, start_from
 from sparselight.train.folder import Job, check_fit, claim_folder
 from sparselight.train.log import TrainingLog, read_log
 from sparselight.train.loop import train_loop
+from sparselight.train.notes import notes_on
 from sparselight.train.state import TrainState
 from sparselight.train.step import Training
 from sparselight.train.trackers import TrackedRun, check_installed, open_trackers
 
+T = TypeVar("T")
 CALIBRATION_BATCHES = 32  # past the last training step; l0 is then measured on as many again
 
 
 def train_sae(
     store: Store, rows: Int[np.ndarray, " row"] | None, site: str, config: TrainConfig, folder: Path, subject: SubjectRef,
-    base: Sae | None = None, progress: Progress = no_progress,
+    base: Sae | None = None, progress: Progress = no_progress, *, init: Sae | None = None, silent: Store | None = None,
 ) -> Sae:
     """Train an SAE on stored activations, or with `base` a residual SAE on what that frozen SAE leaves of them.
 
     Args:
         rows: the rows of the store to train on; None for all.
+        init: go on from this SAE (fine-tuning); what the config leaves open is taken from it.
+        silent: where train.silent_frac of each batch comes from: rows on which a residual SAE shall give back 0.
         folder: receives the log and the saved SAE in `sae`; a training that was interrupted there goes on.
         subject: the model that the activations came from, for the record.
 
@@ -54,43 +61,57 @@ def train_sae(
         ConfigError: when train.k is more than there are latents.
         StoreError: when the site is not stored or the rows do not fill one batch.
     """
-    return _train([Job(store, rows, site, subject, "", config, folder, base)], progress)[""]
+    return _train([Job(store, rows, site, subject, "", settle(config, init), folder, base, init, silent)], progress)[""]
 
 
 def train_many(
-    store: Store, rows: Int[np.ndarray, " row"] | None, site: str, configs: Mapping[str, TrainConfig], folder: Path, subject: SubjectRef,
-    bases: Sae | Mapping[str, Sae] | None = None, progress: Progress = no_progress,
+    store: Store | Mapping[str, Store], rows: Int[np.ndarray, " row"] | None, site: str, configs: Mapping[str, TrainConfig], folder: Path,
+    subject: SubjectRef, bases: Sae | Mapping[str, Sae] | None = None, progress: Progress = no_progress, *,
+    inits: Sae | Mapping[str, Sae] | None = None, silent: Store | None = None,
 ) -> dict[str, Sae]:
     """Train several SAEs on one stream of activations, each as train_sae would by itself, in the folder of its name.
 
     Args:
+        store: one for all, or one for each name (domains side by side): those that share a store share its stream.
         bases: the base SAE of all, or one for each name that has one.
+        inits: the same for the SAEs that training goes on from.
+        silent: as for train_sae, one for all.
 
     Raises:
-        ConfigError: when they cannot share a stream, because batch_tokens, data_seed or device differ, or a name makes no folder.
+        ConfigError: when they cannot share a stream, because batch_tokens, data_seed, silent_frac or device differ, or a name makes no folder.
         TrainingError: at the end, naming those that had to stop; the others are finished and saved.
     """
     asked = f"train {len(configs)} SAEs on one stream of activations"
     why = same_stream(list(configs.values()))
     if why or not configs:
         raise ConfigError(asked=asked, why=why or "there are none", instead="train them one by one")
-    of = bases if isinstance(bases, Mapping) else dict.fromkeys(configs, bases)
-    for name in {*configs, *of}:
-        if name not in configs or not re.fullmatch(r"[\w+=-][\w.+=-]*", name):
-            raise ConfigError(asked=asked, why=f"{name!r} {'is no name of a folder' if name in configs else 'has a base SAE and no settings'}",
-                              instead="name each SAE by letters, digits and . _ + = -")
-    return _train([Job(store, rows, site, subject, name, config, folder / name, of.get(name)) for name, config in configs.items()], progress)
+    stores, base_of, init_of = each(store, configs), each(bases, configs), each(inits, configs)
+    wrong = {name: "is no name of a folder" for name in configs if not re.fullmatch(r"[\w+=-][\w.+=-]*", name)}
+    for what, of in (("a store", stores), ("a base SAE", base_of), ("an SAE to go on from", init_of)):
+        wrong |= {name: f"has {what} and no settings" for name in of if name not in configs}
+    for name, why in (wrong | {name: "has no store" for name in configs if name not in stores}).items():
+        raise ConfigError(asked=asked, why=f"{name!r} {why}", instead="name each SAE by letters, digits and . _ + = -")
+    settled = {name: settle(config, init_of.get(name), f"sweep.{name}") for name, config in configs.items()}
+    return _train([Job(stores[name], rows, site, subject, name, config, folder / name, base_of.get(name), init_of.get(name), silent)
+                   for name, config in settled.items()], progress)
+
+
+def each(value: T | Mapping[str, T], names: Iterable[str]) -> dict[str, T]:
+    """One value for all names, or what some of them have."""
+    return dict(value) if isinstance(value, Mapping) else dict.fromkeys(names, value)
 
 
 def export_best(
-    store: Store, rows: Int[np.ndarray, " row"] | None, site: str, config: TrainConfig, folder: Path, subject: SubjectRef, base: Sae | None = None,
+    store: Store, rows: Int[np.ndarray, " row"] | None, site: str, config: TrainConfig, folder: Path, subject: SubjectRef, base: Sae | None = None, *,
+    init: Sae | None = None, silent: Store | None = None,
 ) -> Sae:
     """Save the best state of a training (train.best_every_steps) as an SAE in `best`, in inference form like the last one in `sae`.
 
     Raises:
         TrainingError: when none was kept, or the folder holds another training.
     """
-    job = Job(store, rows, site, subject, "", config, folder, base)
+    config = settle(config, init)
+    job = Job(store, rows, site, subject, "", config, folder, base, init, silent)
     check_fit(job)
     found = read_checkpoint(folder / BEST)
     if found is None:
@@ -100,7 +121,7 @@ def export_best(
         claim_folder(job)
         device = resolve_device(config.device)
         data = TrainingData(stream([job], device), config, None if base is None else copy.deepcopy(base).to(device))
-        state = make_state(config, data)
+        state = make_state(config, data, init)
         state.restore(*found)
         record = finish(job, state, data)
         save_sae(state.sae.cpu(), record, folder / "best")
@@ -132,31 +153,54 @@ def _train(jobs: list[Job], progress: Progress) -> dict[str, Sae]:
 
 def _work(jobs: list[Job], stack: ExitStack, progress: Progress) -> dict[str, TrainingError]:
     """Train and save; the errors of those that had to stop."""
-    device = resolve_device(jobs[0].config.device)
-    rows = stream(jobs, device)
-    stack.callback(rows.close)
+    device, stopped = resolve_device(jobs[0].config.device), dict[str, TrainingError]()
     frozen = {id(job.base): copy.deepcopy(job.base).to(device) for job in jobs if job.base is not None}
-    trainings = [begin(job, rows, frozen.get(id(job.base)), stack) for job in jobs]
-    train_loop(trainings, rows, progress)
-    for job, training in zip(jobs, trainings, strict=True):
-        if training.stopped is None:
-            record = finish(job, training.state, training.data)
-            save_sae(training.state.sae.cpu(), record, job.folder / "sae")
-    return {training.name: training.stopped for training in trainings if training.stopped is not None}
+    before, whole = 0, tokens_of(jobs)
+    for group in by_store(jobs):
+        rows = stream(group, device)
+        stack.callback(rows.close)
+        trainings = [begin(job, rows, frozen.get(id(job.base)), stack) for job in group]
+        train_loop(trainings, rows, partial(in_turn, progress, before, whole))
+        before += tokens_of(group)
+        for job, training in zip(group, trainings, strict=True):
+            if training.stopped is None:
+                record = finish(job, training.state, training.data)
+                save_sae(training.state.sae.cpu(), record, job.folder / "sae")
+            else:
+                stopped[training.name] = training.stopped
+    return stopped
+
+
+def by_store(jobs: Iterable[Job]) -> list[list[Job]]:
+    """Jobs of one store together: each store is streamed once."""
+    groups: dict[int, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(id(job.store), []).append(job)
+    return list(groups.values())
+
+
+def tokens_of(jobs: Iterable[Job]) -> int:
+    return sum(job.config.n_steps * job.config.batch_tokens for job in jobs)
+
+
+def in_turn(progress: Progress, before: int, whole: int, done: float, total: float, note: str = "") -> None:  # noqa: ARG001
+    """Progress of one of several streams that come one after the other."""
+    progress(before + done, whole, note)
 
 
 def stream(jobs: Iterable[Job], device: torch.device) -> Rows:
     """The rows that some SAEs train on."""
     first, *_ = jobs = list(jobs)
     targets = tuple(sorted({job.config.target_site for job in jobs if job.config.target_site}))
-    return Rows(first.store, first.site, first.rows, first.config.batch_tokens, first.config.data_seed, device, targets)
+    return Rows(first.store, first.site, first.rows, first.config.batch_tokens, first.config.data_seed, device, targets,
+                first.silent, first.config.n_silent)
 
 
 def begin(job: Job, rows: Rows, base: Sae | None, stack: ExitStack) -> Training:
     """A training at the step where it stands in its folder."""
     config, data = job.config, TrainingData(rows, job.config, base)
     checkpoints = Checkpoints(job.folder / "checkpoints", config.checkpoint_every_s, config.keep_checkpoints)
-    state = make_state(config, data)
+    state = make_state(config, data, job.init)
     checkpoints.restore(state)
     path = job.folder / "log.jsonl"
     seen = max((line["step"] for line in read_log(path)), default=0)
@@ -167,14 +211,20 @@ def begin(job: Job, rows: Rows, base: Sae | None, stack: ExitStack) -> Training:
     return Training(job.name, config, state, data, checkpoints, log)
 
 
-def make_state(config: TrainConfig, data: TrainingData) -> TrainState:
+def make_state(config: TrainConfig, data: TrainingData, init: Sae | None = None) -> TrainState:
     """The state before the first step. A residual SAE has no decoder bias, so that it adds something only where a latent fires."""
     sizes, site = data.rows.store.manifest.sites, data.rows.site
     d_in = sizes[site]
-    sae = Sae(d_in, n_latents_for(config, d_in), subtract_b_dec=data.is_plain, d_out=sizes[config.target_site or site], skip=config.skip)
-    initialize(sae, data.scaling.b_dec, torch.Generator().manual_seed(config.seed), tied=config.tied_init and config.target_site is None)
+    if init is None:
+        sae = Sae(d_in, n_latents_for(config, d_in), subtract_b_dec=data.is_plain, d_out=sizes[config.target_site or site], skip=config.skip)
+        initialize(sae, data.scaling.b_dec, torch.Generator().manual_seed(config.seed), tied=config.tied_init and config.target_site is None)
+    else:
+        sae = start_from(init, config, data)
     sae.product_dtype = torch.bfloat16 if config.autocast == "bf16" else None
-    return TrainState(sae.to(data.rows.device), config)
+    state = TrainState(sae.to(data.rows.device), config)
+    if init is not None:
+        state.forward.take_over(sae)
+    return state
 
 
 def finish(job: Job, state: TrainState, data: TrainingData) -> SaeRecord:
@@ -185,6 +235,8 @@ def finish(job: Job, state: TrainState, data: TrainingData) -> SaeRecord:
     counts = [len(sae.encode(x).values) for x in data.inputs(config.n_steps + CALIBRATION_BATCHES, CALIBRATION_BATCHES)]
     l0 = sum(counts) / (CALIBRATION_BATCHES * config.batch_tokens)
     sae.fold(scaling.into, scaling.out_of)
+    if job.init is not None and state.n_frozen:
+        put_back(sae, copy.deepcopy(job.init).to(sae.W_dec.device), config)
     per = "tokens and dimensions" if config.objective.mse == "mean" else "tokens, summed over dimensions,"
     has_k = "k" in ARCHITECTURES[config.architecture].settings
     return SaeRecord(
@@ -192,8 +244,9 @@ def finish(job: Job, state: TrainState, data: TrainingData) -> SaeRecord:
         store_fingerprint=job.store.fingerprint, d_in=sae.d_in, n_latents=sae.n_latents, k=config.k if has_k else config.objective.l0_target, l0=l0,
         n_dead=len(state.dead.indices()), dead_after_tokens=config.dead_after_tokens, n_tokens_seen=state.step * config.batch_tokens,
         normalization=str(scaling), loss_scale=f"mean over {per} of the scaled target (train.normalize = {config.normalize})",
-        config=config.model_dump(mode="json"), parents=[] if job.base is None else [job.base.weights_hash()],
+        config=config.model_dump(mode="json"), parents=[part.weights_hash() for part in (job.base, job.init) if part is not None],
         target_site=config.target_site, topk_threshold=None if sae.k is None else float(sae.threshold[0]),
+        notes=notes_on(job),
     )
 
 

@@ -55,7 +55,7 @@ def test_evaluation_takes_it() -> None:
     assert contender.n_latents == 20
     assert torch.allclose(x_hat, reference().reconstruct(X), atol=1e-5)
     controls = standard_controls(sl.wrap_coder(z_of, x_of, 6, 20), X)  # type: ignore[arg-type]
-    assert [type(control).__name__ for control in controls.values()] == ["Sae", "PcaCoder"]
+    assert [type(control).__name__ for control in controls.values()] == ["Sae", "LinearCoder"]
 
 
 def test_a_decoder_that_needs_its_input() -> None:
