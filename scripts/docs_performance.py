@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT))
+sys.path += [str(ROOT), str(ROOT / "scripts")]
 
 from benchmarks.side_by_side.candidates import CANDIDATES, OURS  # noqa: E402
 from benchmarks.side_by_side.goals import GOALS, Goal  # noqa: E402

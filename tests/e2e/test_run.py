@@ -25,7 +25,7 @@ def test_every_stage_leaves_what_it_promises(small_run: tuple[Path, dict]) -> No
     assert set(record.wall_s) == set(STAGES)
     assert all(seconds >= 0 for seconds in record.wall_s.values())
     evaluation = EvalRecord.load(out / result["stages"]["evaluate"] / "evaluation.json")
-    assert {row.dataset for row in evaluation.rows} == {"general", "domain"}
+    assert {row.dataset for row in evaluation.rows} == {"general", "domain", ""}  # "": what weights alone tell
     assert {"base", "base+residual", "base+general residual", "untrained SAE"} < {row.coder for row in evaluation.rows}
     assert {row.metric for row in evaluation.rows} <= set(METRICS)
     assert InterventionRecord.load(out / result["stages"]["intervene"] / "interventions.json")

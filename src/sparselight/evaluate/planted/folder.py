@@ -23,6 +23,7 @@ from sparselight.files import atomic_path
 from sparselight.protocols import Progress, Store, no_progress
 from sparselight.records import Record
 from sparselight.store import FolderStore, HarvestConfig, harvest
+from sparselight.store.plan import MANIFEST
 from sparselight.store.tensors import write_tensors
 
 RECORD = "planted.json"
@@ -76,6 +77,9 @@ def plant(config: PlantedConfig, folder: Path, progress: Progress = no_progress)
     if path.exists() and PlantedRecord.load(path) != record:
         raise StoreError(asked=f"plant features in {folder}", why="it holds planted data with other settings",
                          instead=f"choose another folder, or delete {folder}")
+    data = PlantedData(folder, subject)
+    if all((folder / name).exists() for side in SIDES for name in (f"{side}/{MANIFEST}", f"{side}.active.parquet")):
+        return data
     record.save(path)
     with atomic_path(folder / "features.parquet") as temporary:
         pq.write_table(subject.world.table(), temporary, compression="zstd")
@@ -86,7 +90,7 @@ def plant(config: PlantedConfig, folder: Path, progress: Progress = no_progress)
         harvest(subject, subject.examples(side), [SITE], folder / side, HarvestConfig(site=SITE), fingerprint, progress)
         if not (folder / f"{side}.active.parquet").exists():
             write_active(subject, side, folder / f"{side}.active.parquet")
-    return PlantedData(folder, subject)
+    return data
 
 
 def open_planted(folder: Path) -> PlantedData:
