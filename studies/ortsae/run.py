@@ -12,6 +12,7 @@ every evaluation OUT/SOURCE/seed-N/evaluation; delete one to have it made again.
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from sources import SOURCES, Request, Source
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(SOURCES), help=f"some of {','.join(SOURCES)}")
     parser.add_argument("--steps", default=",".join(STEPS), help=f"some of {','.join(STEPS)}")
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--families", default="", help="metric families to evaluate, in place of all that a source has data for")
     parser.add_argument("--quick", action="store_true", help="a tenth of the data and of the training")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--width", type=int, help="latents, in place of each source's own")
@@ -44,7 +46,9 @@ def main() -> None:
             parser.error(f"--only names {name!r}, which is none of {','.join(SOURCES)}")
         if steps == ["time"] and name != "demo":
             continue
-        work(SOURCES[name](request), request.out / name, steps, seeds, request)
+        source = SOURCES[name](request)
+        wanted = chosen.families.split(",") if chosen.families else source.families
+        work(replace(source, families=tuple(family for family in source.families if family in wanted)), request.out / name, steps, seeds, request)
     if "time" in steps and not (request.out / "penalty.json").exists():
         save(request.out / "penalty.json", measure_penalty(chosen.device, quick=chosen.quick))
 

@@ -22,7 +22,7 @@ from sparselight.records import Part
 PURPOSES = {
     "torch": "models, training", "numpy": "arrays", "safetensors": "weights and activations on disk", "pyarrow": "tables on disk",
     "duckdb": "the catalogue of features", "pydantic": "configs and records", "typer": "the command line", "rich": "progress bars",
-    "jinja2": "the report", "scipy": "statistics", "jaxtyping": "shapes in signatures",
+    "jinja2": "the report", "scipy": "statistics", "scikit-learn": "ICA, a control of evaluations", "jaxtyping": "shapes in signatures",
     "fsspec": "stores at URLs", "s3fs": "stores at s3:// addresses",
     "transformers": "language models as subjects (subject.source)", "tokenizers": "their tokenizers",
     "datasets": "Hugging Face datasets as corpora (corpus.root = \"hf://...\")",
