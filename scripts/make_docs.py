@@ -138,7 +138,7 @@ def records_page() -> str:
 
     classes = [value for value in vars(records).values() if inspect.isclass(value) and issubclass(value, records.Part)]
     parts = [value for value in classes if value not in (records.Part, records.Record, records.CheckedRecord)]
-    lines = ["# Records on disk", "", note("src/sparselight/records.py"), "",
+    lines = ["# Records on disk", "", note("src/sparselight/records"), "",
              "A record is one JSON file, written atomically, with two fields besides those below: `record` (its kind) and `version`. "
              "A reader refuses a newer version, another kind and a damaged file, each by name.", ""]
     for title, is_record in (("Records", True), ("Parts of records", False)):

@@ -1,0 +1,94 @@
+"""What a corpus holds and where it came from."""
+
+from typing import Any, ClassVar, Literal
+
+from sparselight.records.base import Part, Record
+
+
+class SourceFile(Part):
+    """A file that a corpus was read from."""
+
+    name: str
+    """Its path inside the corpus root, or its name."""
+    n_bytes: int
+    sha256: str
+
+
+class BadRow(Part):
+    """A row of a source that could not become an example."""
+
+    where: str
+    why: str
+
+
+class DuplicateCluster(Part):
+    """Examples whose texts are equal or nearly so."""
+
+    kind: Literal["exact", "near"]
+    ids: list[str]
+    """In corpus order, the first few."""
+    n_examples: int
+    n_chars: int
+    """Length of the first one's text."""
+    text: str
+    """How the first one begins."""
+
+
+class Duplicates(Part):
+    """What deduplication found and did."""
+
+    method: Literal["exact", "near"]
+    action: Literal["drop", "group"]
+    n_clusters: int
+    n_exact: int
+    """Examples whose text equals that of an earlier one (case, white space and Unicode form aside)."""
+    n_near: int
+    """Further examples that are similar to an earlier one."""
+    n_dropped: int
+    n_groups_joined: int
+    """Groups that became part of another one, so that no split divides duplicates."""
+    n_unchecked: int
+    """Texts that were too alike to too many others to be compared with all of them; 0 in all but heavily templated corpora."""
+    largest: list[DuplicateCluster]
+    """The largest clusters."""
+
+
+class LabelCount(Part):
+    """One label of examples, or one name of spans."""
+
+    name: str
+    n: int
+    """Examples that carry the label, or spans of that name."""
+    n_values: int
+    top: dict[str, int]
+    """The most frequent values with their counts."""
+
+
+class CorpusRecord(Record):
+    """What a corpus holds and where it came from."""
+
+    KIND: ClassVar[str] = "corpus"
+    origin: str
+    kind: str
+    fingerprint: str
+    n_examples: int
+    n_groups: int
+    n_chars: int
+    longest_chars: int
+    median_chars: float
+    labels: list[LabelCount]
+    spans: list[LabelCount]
+    n_held_out: int | None
+    """Examples that the settings would hold out; null when they would leave one side empty."""
+    n_groups_held_out: int | None
+    n_bad_rows: int
+    """Rows left out because they could not become examples."""
+    bad_rows: list[BadRow]
+    """The first few of them."""
+    notes: list[str]
+    """What was left aside on purpose, with counts."""
+    duplicates: Duplicates | None
+    """Null when no deduplication was asked for."""
+    sources: list[SourceFile]
+    settings: dict[str, Any]
+    """Settings of the reader that are not at their default."""
