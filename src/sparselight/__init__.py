@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
-    "evaluate", "explain", "export_sae", "graft", "harvest", "influence", "load_corpus", "load_sae", "load_subject", "plant", "run", "sae_from_arrays",
-    "select", "steer", "stitch", "train", "train_many", "wrap_coder",
+    "compare", "evaluate", "explain", "export_sae", "graft", "harvest", "influence", "load_corpus", "load_sae", "load_subject", "plant", "run",
+    "sae_from_arrays", "select", "steer", "stitch", "train", "train_many", "wrap_coder",
 ]
 
 if TYPE_CHECKING:
     from sparselight.api import (
+        compare,
         evaluate,
         explain,
         export_sae,

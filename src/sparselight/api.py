@@ -17,12 +17,15 @@ from sparselight.interpret import ExplainConfig, TokenSet
 from sparselight.interpret import explain as _explain
 from sparselight.intervene import edit_function
 from sparselight.pipeline import Result, load_recipe, run_pipeline
+from sparselight.pipeline.comparison import compare as _compare
+from sparselight.pipeline.comparison import write as write_comparison
 from sparselight.pipeline.embedding import TextVectors
 from sparselight.pipeline.evaluation_sources import bare_examples
 from sparselight.pipeline.recipe import find_recipe
 from sparselight.pipeline.train_recipe import merged
 from sparselight.protocols import Progress, no_progress
 from sparselight.records import Card, Edit, EvalRecord
+from sparselight.report.compare_data import Comparison
 from sparselight.sae import Sae, graft, stitch
 from sparselight.sae.formats import export_sae, load_sae
 from sparselight.sae.formats.wrap import sae_from_arrays, wrap_coder
@@ -35,8 +38,8 @@ from sparselight.train import TrainConfig, influence, train_sae
 from sparselight.train import train_many as _train_many
 
 __all__ = [
-    "evaluate", "explain", "export_sae", "graft", "harvest", "influence", "load_corpus", "load_sae", "load_subject", "plant", "run", "sae_from_arrays",
-    "select", "steer", "stitch", "train", "train_many", "wrap_coder",
+    "compare", "evaluate", "explain", "export_sae", "graft", "harvest", "influence", "load_corpus", "load_sae", "load_subject", "plant", "run",
+    "sae_from_arrays", "select", "steer", "stitch", "train", "train_many", "wrap_coder",
 ]
 
 
@@ -139,6 +142,20 @@ def evaluate(
             cases[name] = Dataset(name, bare_examples(store), held_out.annotate(held_out.examples), store)
     contenders = {name: Contender(coder, is_control=False) for name, coder in coders.items()}
     return run_suite(Case(site, cases, config, subject), contenders, config, folder=None if folder is None else Path(folder), progress=progress)
+
+
+def compare(*places: str | Path, out: str | Path | None = None, anyway: bool = False) -> Comparison:
+    """Evaluated SAEs side by side, with paired differences where they were measured on the same tokens.
+
+    Args:
+        places: evaluation files or folders, run folders, SAE folders.
+        out: where comparison.html, comparison.json and comparison.parquet are written; nowhere if not given.
+        anyway: compare also what was not measured alike; nothing is paired across it then.
+    """
+    comparison = _compare([str(place) for place in places], anyway)
+    if out is not None:
+        write_comparison(comparison, Path(out))
+    return comparison
 
 
 def explain(

@@ -99,6 +99,16 @@ def test_what_was_not_measured_alike_is_refused_with_what_differs(changes: dict,
     assert row_of(comparison, "fvu").pairing == "separate"
 
 
+def test_rows_of_one_store_are_known_by_their_ids_whether_or_not_texts_were_given(tmp_path: Path) -> None:
+    sides = {"held_out_store": "s" * 64, "held_out_ids": "12" * 32}
+    write_evaluation(tmp_path / "first", {"topk": (0.30, 32.0)}, data=sides)
+    write_evaluation(tmp_path / "second", {"batch_topk": (0.31, 32.0)}, data=sides, held_out="ef" * 32)
+    write_evaluation(tmp_path / "third", {"relu": (0.31, 32.0)}, data={**sides, "held_out_ids": "34" * 32})
+    assert row_of(compare([str(tmp_path / "first"), str(tmp_path / "second")]), "fvu").pairing == "tokens"
+    with pytest.raises(RunError, match="held-out examples of general"):
+        compare([str(tmp_path / "first"), str(tmp_path / "third")])
+
+
 def test_coders_of_one_evaluation_are_paired_whatever_else_differs(tmp_path: Path) -> None:
     write_evaluation(tmp_path / "first", {"a": (0.30, 32.0), "b": (0.31, 32.0)})
     write_evaluation(tmp_path / "second", {"c": (0.6, 32.0)}, site="resid_post.3")

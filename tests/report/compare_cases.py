@@ -90,7 +90,8 @@ def write_evaluation(folder: Path, saes: dict[str, tuple[float, float]], control
 
     Args:
         sources: SAE name to the folder that it is said to come from.
-        changes: fields of the record that are to be others; `held_out` changes the hash of the tokens, `config` the settings of probing.
+        changes: fields of the record that are to be others; `held_out` changes the hash of the tokens, `data` fields of both datasets,
+            `config` the settings of probing.
     """
     findings = {name: Findings() for name in NAMES}
     values: dict[str, tuple[float, float | None]] = {**saes, **(CONTROLS if controls else {})}
@@ -108,7 +109,7 @@ def write_evaluation(folder: Path, saes: dict[str, tuple[float, float]], control
         own, missing = _rows(family, found, controls_of=CONTROLS)
         rows, undefined = [*rows, *own], [*undefined, *missing]
         families[family] = _family(folder, family, found, changes.get("config", {}))
-    data = EvaluatedData(n_tokens=N_TOKENS, n_groups=N_GROUPS, held_out=changes.get("held_out", "ab" * 32), fit="cd" * 32)
+    data = EvaluatedData(n_tokens=N_TOKENS, n_groups=N_GROUPS, held_out=changes.get("held_out", "ab" * 32), fit="cd" * 32, **changes.get("data", {}))
     datasets = {"general": data, "domain": data}
     coders = {name: EvaluatedCoder(is_control=name in CONTROLS, n_latents=None if l0 is None else N_LATENTS, source=(sources or {}).get(name),
                                    weights=None if name in CONTROLS else f"{name}-{fvu}") for name, (fvu, l0) in values.items()}

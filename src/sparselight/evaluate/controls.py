@@ -23,6 +23,7 @@ from sparselight.sae import Sae, initialize
 CONTROL_ROWS = 40_000  # training activations on which controls and the mean are fitted
 CALIBRATION_TOKENS = 8192  # evenly spaced tokens on which l0 is matched: sets it to well under 1 % and keeps the work to seconds
 CHUNK_TOKENS = 1024
+SEED_OFFSET = 1_000_003  # the seed of an evaluation is often that of a training, and the untrained SAE would be the trained one before its first step
 
 Coder = Sae | LinearCoder
 
@@ -179,7 +180,7 @@ def standard_controls(
         if key not in CONTROLS:
             raise ConfigError(asked=f"make the control {key!r}", why="there is none of that name", instead=nearest(key, [*CONTROL_SETS, *CONTROLS]))
     l0 = sae.record.l0 if sae.record else len(sae.encode(x).values) / len(x)
-    fit = _Fit(sae, x, min(max(1, round(l0)), sae.d_in), seed)
+    fit = _Fit(sae, x, min(max(1, round(l0)), sae.d_in), seed + SEED_OFFSET)
     result: dict[str, Coder] = {}
     for key in keys:
         control = CONTROLS[key]

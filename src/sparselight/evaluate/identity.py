@@ -37,3 +37,8 @@ def examples_hash(examples: Sequence[Example]) -> str:
             [one.id, one.group, one.text, one.labels, [[span.start, span.end, span.name, span.value] for span in one.spans]]).encode()).digest()
         for one in examples)
     return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def ids_hash(examples: Sequence[Example]) -> str:
+    """SHA-256 over the ids and groups alone: which examples they are, whether or not their texts and labels were given."""
+    return hashlib.sha256(canonical_json(sorted([one.id, one.group] for one in examples)).encode()).hexdigest()

@@ -27,7 +27,7 @@ from sparselight.evaluate.controls import CONTROL_ROWS, MeanCoder, ZeroCoder, st
 from sparselight.evaluate.family import MEAN, SUBJECT, ZERO, Family
 from sparselight.evaluate.findings import Findings
 from sparselight.evaluate.finished import FamilyRecord, load_family, plain_values, save_family, source_hash, write_tables
-from sparselight.evaluate.identity import coder_hash, examples_hash, values_hash
+from sparselight.evaluate.identity import coder_hash, examples_hash, ids_hash, values_hash
 from sparselight.evaluate.sheet import Sheet, flat_table
 from sparselight.evaluate.statistics import Resamples
 from sparselight.evaluate.suite import Choice, EvaluateConfig, choose, suites_of
@@ -244,8 +244,10 @@ class _Evaluation:
 
     def _examples(self, name: str) -> dict[str, str]:
         dataset = self.case.dataset(name)
-        return {side: self.case.once(("examples hash", name, side), lambda part=part: examples_hash(part))  # type: ignore[misc]
-                for side, part in (("held_out", dataset.held_out), ("fit", dataset.fit))}
+        sides = {"held_out": dataset.held_out, "fit": dataset.fit}
+        hashes = {"": examples_hash, "_ids": ids_hash}
+        return {f"{side}{ending}": self.case.once(("examples hash", name, side, ending), lambda part=part, digest=digest: digest(part))  # type: ignore[misc]
+                for side, part in sides.items() for ending, digest in hashes.items()}
 
     def _digest(self, family: Family, settings: dict[str, Any]) -> str | None:
         """What a family's result depends on; None where a coder has no hash."""

@@ -166,8 +166,9 @@ def check_alike(sources: Sequence[Source]) -> Check:
     for what, value in ASPECTS.items():
         _differ(check.mismatches, what, {source.name: value(source.record) for source in sources})
     for name in dict.fromkeys(name for source in sources for name in source.record.n_tokens):
-        for what, aspect in _data_aspects(name).items():
-            _differ(check.mismatches, what, {source.name: aspect(source.record) for source in sources if name in source.record.n_tokens})
+        having = [source for source in sources if name in source.record.n_tokens]
+        for what, aspect in _data_aspects(name, having).items():
+            _differ(check.mismatches, what, {source.name: aspect(source.record) for source in having})
     for name in dict.fromkeys(name for source in sources for name in source.record.families):
         _families_differ(check.mismatches, name, [source for source in sources if name in source.record.families])
     _differ(check.unpaired, "number of resamples (evaluate.n_bootstrap)", {source.name: source.record.n_bootstrap or "not recorded" for source in sources})
@@ -181,7 +182,9 @@ ASPECTS: Mapping[str, Callable[[EvalRecord], Any]] = {
 }
 
 
-def _data_aspects(name: str) -> dict[str, Callable[[EvalRecord], Any]]:
+def _data_aspects(name: str, sources: Sequence[Source]) -> dict[str, Callable[[EvalRecord], Any]]:
+    """What must be equal of one dataset. Rows of one store are known by their ids, whether or not texts and labels were given too."""
+
     def part(attribute: str) -> Callable[[EvalRecord], Any]:
         def value(record: EvalRecord) -> Any:
             if name not in record.datasets:
@@ -190,11 +193,15 @@ def _data_aspects(name: str) -> dict[str, Callable[[EvalRecord], Any]]:
             return "none" if found is None else found[:12] if isinstance(found, str) else found
         return value
 
-    return {
-        f"number of held-out tokens of {name} (evaluate.n_tokens)": lambda record: record.n_tokens[name], f"held-out examples of {name}": part("held_out"),
-        f"examples of {name} that probes are fitted on": part("fit"), f"store of the held-out activations of {name}": part("held_out_store"),
-        f"store of the fitted activations of {name}": part("fit_store"),
-    }
+    aspects: dict[str, Callable[[EvalRecord], Any]] = {f"number of held-out tokens of {name} (evaluate.n_tokens)": lambda record: record.n_tokens[name]}
+    sides = {"held_out": (f"held-out examples of {name}", f"store of the held-out activations of {name}"),
+             "fit": (f"examples of {name} that probes are fitted on", f"store of the fitted activations of {name}")}
+    for side, (examples, store) in sides.items():
+        aspects[store] = part(f"{side}_store")
+        known = {(getattr(data, f"{side}_store", None), getattr(data, f"{side}_ids", "")) for data in (source.record.datasets.get(name) for source in sources)}
+        same_store = len({store for store, _ in known}) == 1 and all(store and ids for store, ids in known)
+        aspects[examples] = part(f"{side}_ids") if same_store else part(side)
+    return aspects
 
 
 def _differ(found: list[str], what: str, values: Mapping[str, Any]) -> None:

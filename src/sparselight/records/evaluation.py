@@ -89,6 +89,9 @@ class EvaluatedData(Part):
     held_out_store: str | None = None
     """Fingerprint of the store that the activations come from; null where the subject gave them."""
     fit_store: str | None = None
+    held_out_ids: str = ""
+    """Hash of the ids and groups of the held-out examples alone; empty in older records, as below."""
+    fit_ids: str = ""
 
 
 class EvalRecord(Record):
