@@ -31,7 +31,7 @@ TABLE_1: dict[str, Callable[[str], tuple[str, str]]] = {
     "Explained variance": lambda _: ("explained_variance", ""), "Mean max cosine": lambda _: ("mean_max_cosine", ""),
     "Composition rate": lambda _: ("composition_rate", ""),
     "Absorption": lambda source: ("absorption_full", {"planted": "parent=parent", "demo": "parent=token_class"}.get(source, "")),
-    "SCR, n = 20": lambda _: ("scr_score", "content and role, n=20"),
+    "SCR, n = 20": lambda _: ("scr_score", "n=20"),
 }
 TRUTH = {
     "Features found": ("planted_recall", "cos > 0.9"),
@@ -66,7 +66,8 @@ def collect(run: Path) -> dict[str, Any]:
         seeds = sorted(folder.glob("seed-*/evaluation/evaluation.json"))
         if not seeds:
             continue
-        records = [EvalRecord.load(path) for path in seeds]
+        records = [joined([EvalRecord.load(path), *(EvalRecord.load(other) for other in sorted(path.parents[1].glob("*/evaluation.json")) if other != path)])
+                   for path in seeds]
         settings = json.loads((folder / "seed-0" / "batch_topk" / "training.json").read_text())["config"]
         result["sources"][name] = {
             "settings": {key: settings[key] for key in ("n_latents", "k", "n_tokens", "batch_tokens", "lr", "normalize")},
@@ -76,6 +77,15 @@ def collect(run: Path) -> dict[str, Any]:
         }
     result["penalty"] = read(run / "penalty.json")
     return result
+
+
+def joined(records: list[EvalRecord]) -> EvalRecord:
+    """The evaluations of one seed as one record; what stands in several is that of the first."""
+    first, *others = records
+    known = {(row.coder, row.metric, row.setting) for row in first.rows}
+    rows = [row for other in others for row in other.rows if (row.coder, row.metric, row.setting) not in known]
+    left = [item for item in first.undefined if item.family not in {family for other in others for family in other.families}]
+    return first.model_copy(update={"rows": [*first.rows, *rows], "undefined": [*left, *(item for other in others for item in other.undefined)]})
 
 
 def read(path: Path) -> Any:

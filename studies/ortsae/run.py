@@ -7,7 +7,7 @@
     python studies/ortsae/collect.py runs/ortsae
 
 DATA holds stories260k/ (stories260K.bin, tok512.bin) and wikitext2/ (valid.txt, test.txt). Every trained SAE is a folder OUT/SOURCE/seed-N/VARIANT,
-every evaluation OUT/SOURCE/seed-N/evaluation; delete one to have it made again.
+every evaluation OUT/SOURCE/seed-N/evaluation (and /scr_tpp); delete one to have it made again.
 """
 
 import argparse
@@ -47,8 +47,10 @@ def main() -> None:
         if steps == ["time"] and name != "demo":
             continue
         source = SOURCES[name](request)
-        wanted = chosen.families.split(",") if chosen.families else source.families
-        work(replace(source, families=tuple(family for family in source.families if family in wanted)), request.out / name, steps, seeds, request)
+        wanted = chosen.families.split(",") if chosen.families else [*source.families, *source.apart]
+        source = replace(source, families=tuple(family for family in source.families if family in wanted),
+                         apart={family: settings for family, settings in source.apart.items() if family in wanted})
+        work(source, request.out / name, steps, seeds, request)
     if "time" in steps and not (request.out / "penalty.json").exists():
         save(request.out / "penalty.json", measure_penalty(chosen.device, quick=chosen.quick))
 
@@ -75,12 +77,14 @@ def evaluate(source: Source, dataset: Dataset, folder: Path, seed: int, l1: floa
     """
     saes = train_seed(source, folder, seed, l1)
     known = [name for name in source.families if name in FAMILIES and (first or name != "stability")]
-    settings = {"suite": ",".join(known), "n_tokens": 40_000, "controls": first, "composition": {"seeds": [0]}, **source.evaluate}
-    config = EvaluateConfig.parse(settings, "evaluate")
-    case = Case(source.site, {source.name: dataset}, config, source.subject)
+    common = {"n_tokens": 40_000, "controls": first}
+    parts = {"evaluation": {**common, "suite": ",".join(known), "composition": {"seeds": [0]}, **source.evaluate}} if known else {}
+    parts |= {name: {**common, "suite": name, **settings} for name, settings in source.apart.items()}
     contenders = {name: Contender(saes[name], is_control=False) for name in VARIANTS}
-    place = folder / f"seed-{seed}" / "evaluation"
-    run_suite(case, contenders, config, base="batch_topk", folder=place, progress=Line(f"{source.name} seed-{seed} evaluation"))
+    for part, settings in parts.items():
+        config = EvaluateConfig.parse(settings, "evaluate")
+        place, progress = folder / f"seed-{seed}" / part, Line(f"{source.name} seed-{seed} {part}")
+        run_suite(Case(source.site, {source.name: dataset}, config, source.subject), contenders, config, base="batch_topk", folder=place, progress=progress)
 
 
 def save(path: Path, content: object) -> None:

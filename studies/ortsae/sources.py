@@ -43,6 +43,8 @@ class Source:
     families: tuple[str, ...] = ("reconstruction", "geometry", "composition", "stability", "absorption")
     evaluate: dict[str, Any] = field(default_factory=dict)
     """Of `evaluate`, beside the defaults."""
+    apart: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Families with settings of `evaluate` that only they have, measured by themselves: those that count examples need more of them than of tokens."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,9 @@ def demo(request: Request) -> Source:
     subject = load_subject(SubjectConfig.parse(record.recipe["subject"]))
     return Source(
         "demo", next(iter(store.manifest.sites)), store, dataset, request.settings(2048, 32, 600_000),
-        l1=0.011, subject=subject, families=("reconstruction", "behaviour", "geometry", "composition", "stability", "absorption", "probing", "scr_tpp"),
-        evaluate={"absorption": {"forms": ["hierarchy"], "parents": ["token_class"]}, "probing": {"kinds": ["role", "content", "package"]},
-                  "scr_tpp": {"concept": "content", "attribute": "role", "kinds": ["package"], "n": [2, 5, 10, 20, 50, 100]}},
+        l1=0.011, subject=subject, families=("reconstruction", "behaviour", "geometry", "composition", "stability", "absorption", "probing"),
+        evaluate={"absorption": {"forms": ["hierarchy"], "parents": ["token_class"]}, "probing": {"kinds": ["role", "content", "package"]}},
+        apart={"scr_tpp": {"n_tokens": 200_000, "scr_tpp": {"concept": "content", "attribute": "role", "kinds": ["package"], "n": [2, 5, 10, 20, 50, 100]}}},
     )
 
 
