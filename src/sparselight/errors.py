@@ -44,6 +44,10 @@ class TrainingError(SparselightError):
     """A training run that cannot start or go on (non-finite loss, too little data)."""
 
 
+class EndpointError(SparselightError):
+    """A language model's server that cannot be reached, refuses the request, or does not answer as its protocol says."""
+
+
 class RunError(SparselightError):
     """A run folder that is in use, incomplete, or not a run folder."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """An annotation of characters [start, end) of an example: `name` is the kind of label, `value` the label."""
+    """An annotation of characters [start, end) of an example: `name` is the kind of label, `value` the label.
+
+    Spans of one name, value and `instance` are pieces of one thing (the two ends of a disulfide bond); with an empty one a span is a thing by itself.
+    """
 
     start: int
     end: int
     name: str
     value: str
+    instance: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class Batch:
     char_end: Int[Tensor, " token"]
     segment: Int[Tensor, "row position"] | None = None  # in packed rows: which example of the row a position belongs to, -1 for padding
     inputs: Mapping[str, Any] | None = None  # what the model is called with instead of input_ids: pixels, features, anything by name
+    examples: Sequence[Example] | None = None  # those given to prepare(), for edits that act at annotations
 
     @property
     def n_tokens(self) -> int:
@@ -69,6 +74,35 @@ class Batch:
 
 # An edit takes the activations [token d_in] of the counted tokens at its site and returns what replaces them.
 EditFunction = Callable[[Float[Tensor, "token d_in"]], Float[Tensor, "token d_in"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Which tokens an edit is given: one entry of every column for each row of its activations. Columns live on the CPU."""
+
+    example: Int[Tensor, " token"]  # number of the example, or of the row that is generated
+    position: Int[Tensor, " token"]  # running number of the token in its example, what was generated behind it included
+    token_id: Int[Tensor, " token"]
+    char_start: Int[Tensor, " token"]  # characters that the token covers; -1 where it stands in no text that was given
+    char_end: Int[Tensor, " token"]
+    generated: Bool[Tensor, " token"]  # written by the subject, not given to it
+    n_given: Int[Tensor, " token"]  # how many tokens of the token's example were given
+    examples: Sequence[Example] | None = None  # what `example` numbers, where that is known
+
+    def take(self, which: Tensor) -> "Places":
+        """The places of some of the tokens, by mask or index."""
+        return Places(self.example[which], self.position[which], self.token_id[which], self.char_start[which], self.char_end[which],
+                      self.generated[which], self.n_given[which], self.examples)
+
+
+class PlacedEdit(Protocol):
+    """An EditFunction that acts at some tokens only. Subjects call `at` with the tokens of each pass where `needs_places` says so."""
+
+    @property
+    def needs_places(self) -> bool: ...
+    def __call__(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]: ...
+    def at(self, places: Places) -> EditFunction: ...
+    def during(self, phase: Literal["prompt", "generated"]) -> "EditFunction | None": ...  # what is left of it where all tokens are of one kind
 
 
 class Subject(Protocol):

@@ -170,6 +170,19 @@ ASSOCIATION: list[Metric] = [
            "shuffles / living latents", "neither", "0 .. 1", "ours, after InterPLM"),
 ]
 
+ASSOCIATION_RULES: list[Metric] = [
+    Metric("rule_latents_frac", "Latents that the rule calls associated", "living latents with at least one label by the rule / living latents", "neither",
+           "0 .. 1", "arXiv 2502.09135; InterPLM (arXiv 2412.12101); ours"),
+    Metric("rule_labels", "Labels with a latent by the rule", "labels with at least one latent by the rule", "neither", "0 .. n_labels",
+           "arXiv 2502.09135; InterPLM (arXiv 2412.12101); ours"),
+    Metric("rule_pairs", "Pairs that the rule calls associated", "pairs of latent and label by the rule", "neither", "0 .. n_latents n_labels",
+           "arXiv 2502.09135; InterPLM (arXiv 2412.12101); ours"),
+    Metric("rule_chance_pairs", "Pairs by chance", "rule_pairs with labels shuffled over groups, mean over shuffles", "lower", "0 .. n_latents n_labels",
+           "ours: control"),
+    Metric("rule_supported_frac", "Pairs of the rule that are proven", "pairs of the rule that are also pairs of ours (held out, above the best of every "
+           "shuffle, q at most the level) / pairs of the rule", "higher", "0 .. 1", "ours"),
+]
+
 COVERAGE: list[Metric] = [
     Metric("coverage_frac", "Covered concepts", "concepts whose best latent by F1 on the fit side has held-out precision and recall at or above the floors / "
            "concepts", "higher", "0 .. 1", "Specialized SAEs (arXiv 2411.00743), figure 2; rule ours"),
@@ -207,10 +220,21 @@ SYNTHETIC: list[Metric] = [
            "higher", "0 .. 1", "ours"),
 ]
 
+RANKING: list[Metric] = [
+    Metric("ranking_hr", "Hit rate of held-out interactions", "targets with rank <= k / targets; rank = items with the target's score or more, over all "
+           "items that the user does not have", "higher", "0 .. 1", "ReChorus, as RecSAE (arXiv 2411.06112) evaluates"),
+    Metric("ranking_ndcg", "NDCG of held-out interactions", "mean over targets of 1[rank <= k] / log2(rank + 1)", "higher", "0 .. 1",
+           "Jarvelin and Kekalainen 2002; ReChorus"),
+    Metric("ranking_overlap", "Overlap of recommendations", "mean over targets of |first k with the coder in place, and first k of the subject| / k", "higher",
+           "0 .. 1", "ours"),
+]
+
 METRICS_BY_FAMILY: dict[str, list[Metric]] = {
     "reconstruction": RECONSTRUCTION, "behaviour": BEHAVIOUR, "geometry": GEOMETRY, "composition": COMPOSITION, "stability": STABILITY,
     "absorption": ABSORPTION, "ravel": RAVEL,
-    "probing": PROBING, "scr_tpp": SCR_TPP, "shift": SHIFT, "association": ASSOCIATION, "coverage": COVERAGE, "synthetic": SYNTHETIC,
+    "probing": PROBING, "scr_tpp": SCR_TPP, "shift": SHIFT, "association": ASSOCIATION, "association_rules": ASSOCIATION_RULES,
+    "coverage": COVERAGE, "synthetic": SYNTHETIC,
+    "ranking": RANKING,
 }
 METRICS: dict[str, Metric] = {row.name: row for rows in METRICS_BY_FAMILY.values() for row in rows}
 
@@ -224,15 +248,18 @@ SITES: dict[str, str] = {
     "mlp_out.N": "output of the feed-forward block of layer N, before it is added",
     "mlp_act.N": "hidden activations of the feed-forward block of layer N, after its nonlinearity",
     "pooled": "one vector an example, of an encoder with pooling",
+    "user_vector": "the representation before the scoring product, of a recommender",
     "PATH:input": "first input of the module at PATH",
     "PATH:output": "(first) output of the module at PATH",
 }
 
 EDIT_OPERATIONS: dict[str, str] = {
     "ablate": "set the latent to 0",
+    "ablate_mean": "set the latent to its mean",
     "clamp": "set the latent to amount where it counts",
     "scale": "multiply the latent by amount",
     "add": "add amount to the latent",
+    "swap": "give the latent the activations that it has in another example",
 }
 
 STAGES: tuple[str, ...] = ("corpus", "select", "harvest", "train", "residual", "evaluate", "explain", "intervene", "report")
@@ -241,13 +268,18 @@ MODALITIES: tuple[str, ...] = ("text", "proteins", "images with text", "recommen
 
 # What works today, by stage and modality; the README's table is generated from it and a test runs every entry that says so.
 WORKS: dict[str, dict[str, str]] = {
-    "corpus": {"text": "JSONL, Parquet, CSV, text, Hugging Face datasets, Python source; spans and labels"},
-    "select": {"text": "BM25 and vectors from seeds, TracIn"},
-    "harvest": {"text": "causal and masked LMs, encoders"},
-    "train": {"text": "TopK, BatchTopK, Matryoshka, ReLU, JumpReLU, Gated; transcoders; sweeps"},
-    "residual": {"text": "every architecture"},
-    "evaluate": {"text": "reconstruction, behaviour, geometry, probing, absorption, association and more; controls, paired intervals"},
-    "explain": {"text": "statistical, held-out, shuffled control"},
-    "intervene": {"text": "ablate, clamp, scale, add"},
-    "report": {"text": "one HTML file"},
+    "corpus": {"text": "JSONL, Parquet, CSV, text, Hugging Face datasets, Python source; spans and labels",
+               "proteins": "FASTA, UniProt, GFF3, residue labels; features as spans, homologs as groups",
+               "recommenders": "MovieLens, RecBole, ReChorus, CSV, TSV, Parquet; splits in time, k-core; genres, tags, years as spans"},
+    "select": {"text": "BM25 and vectors from seeds, TracIn", "proteins": "vectors from seeds by label", "recommenders": "BM25 over titles"},
+    "harvest": {"text": "causal and masked LMs, encoders", "proteins": "ESM-2 and other masked LMs",
+                "recommenders": "SASRec, TiMiRec, BPR-MF, LightGCN; Cornac and ReChorus models; any PyTorch module"},
+    "train": {"text": "TopK, BatchTopK, Matryoshka, ReLU, JumpReLU, Gated; transcoders; sweeps", "proteins": "as for text", "recommenders": "as for text"},
+    "residual": {"text": "every architecture", "proteins": "as for text", "recommenders": "as for text"},
+    "evaluate": {"text": "reconstruction, behaviour, geometry, probing, absorption, association and more; controls, paired intervals",
+                 "proteins": "as for text; association by residue and by domain, published rules beside ours",
+                 "recommenders": "as for text; HR and NDCG with the SAE in place"},
+    "explain": {"text": "statistical, held-out, shuffled control", "recommenders": "as for text; concept dictionary with confidence beside controls (Python)"},
+    "intervene": {"text": "ablate, clamp, scale, add", "recommenders": "as for text; tuning, debiasing curve, export (Python)"},
+    "report": {"text": "one HTML file", "recommenders": "as for text"},
 }

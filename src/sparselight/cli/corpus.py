@@ -1,5 +1,6 @@
-"""`sparselight corpus info`: what a corpus holds, before anything is run on it."""
+"""`sparselight corpus`: what a corpus holds, before anything is run on it; and entries of UniProt, fetched."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from sparselight.corpus import CorpusConfig
     from sparselight.records import CorpusRecord, LabelCount
 
-corpus_app = typer.Typer(no_args_is_help=True, help="Look at a corpus.")
+corpus_app = typer.Typer(no_args_is_help=True, help="Look at a corpus, or fetch one.")
 
 
 @corpus_app.callback()
@@ -31,6 +32,40 @@ def info(
 
     record = corpus_record(corpus_config(path, overrides or []))
     typer.echo(record.model_dump_json() if as_json else render_corpus(record))
+
+
+@corpus_app.command("fetch-uniprot")
+def fetch(
+    out: Annotated[Path, typer.Argument(help="File to write; its ending (.dat.gz, .tsv.gz, .fasta.gz) is added where it is missing.")],
+    query: Annotated[str, typer.Option("--query", help="In UniProt's query language, such as 'reviewed:true AND ft_zn_fing:*'.")] = "",
+    form: Annotated[str, typer.Option("--format", help="`txt`: flat file with all features; `tsv`; `fasta`.")] = "txt",
+    max_entries: Annotated[int | None, typer.Option("--max-entries", min=1, help="Take the first so many, in order of accession.")] = None,
+    ids: Annotated[Path | None, typer.Option("--ids", help="A text file of accessions, one a line, in place of a query.")] = None,
+    service: Annotated[str | None, typer.Option("--service", help="Address of another service that speaks the same.")] = None,
+    as_json: Annotated[bool, options.JSON] = False,
+    debug: Annotated[bool, options.DEBUG] = False,
+) -> None:
+    """Fetch entries from UniProt; run again, it goes on where it stopped, or fetches nothing where all is there."""
+    from sparselight.cli.console import own_name
+    from sparselight.cli.harvest import progress_bar
+    from sparselight.corpus.protein.fetch import SERVICE, SUFFIX, UniprotRequest, fetch_uniprot
+    from sparselight.corpus.sources import Source
+    from sparselight.errors import ConfigError, nearest
+
+    if form not in SUFFIX:
+        raise ConfigError(asked=f"fetch --format {form}", why="there is no such form", instead=nearest(form, SUFFIX))
+    names = [line.strip() for line in Source(ids, ids.name).text().split("\n") if line.strip()] if ids else []
+    out = out if out.name.endswith(".gz") else out.with_name(out.name + SUFFIX[form])
+    with progress_bar("fetch", unit="") as progress:
+        record = fetch_uniprot(UniprotRequest(query, names, form, max_entries, service or SERVICE), out, progress)  # type: ignore[arg-type]
+    next_command = f"{own_name()} corpus info {out} --set corpus.kind=protein"
+    if as_json:
+        typer.echo(json.dumps({**record.model_dump(mode="json", exclude={"pages"}), "out": str(out), "next_command": next_command}))
+        return
+    missing = f"\nno entry      {len(record.missing_ids):,} ids, such as {', '.join(record.missing_ids[:5])}: obsolete or unknown" if record.missing_ids else ""
+    fetched = f"{record.n_fetched_pages:,} of {len(record.pages):,} pages fetched now"
+    release = record.release or "(release not said)"
+    typer.echo(f"{out}\nentries       {record.n_entries:,} of UniProt {release}; {fetched}{missing}\nnext:         {next_command}")
 
 
 def corpus_config(path: str, overrides: list[str]) -> "CorpusConfig":

@@ -26,7 +26,10 @@ PURPOSES = {
     "fsspec": "stores at URLs", "s3fs": "stores at s3:// addresses",
     "transformers": "language models as subjects (subject.source)", "tokenizers": "their tokenizers",
     "datasets": "Hugging Face datasets as corpora (corpus.root = \"hf://...\")",
+    "biopython": "UniProt flat files as corpora (corpus.kind = \"protein\")",
+    "httpx2": "asking language models (explain --endpoint)",
     "tensorboard": "curves of a training (train.log_to)",
+    "cornac": "recommenders trained by Cornac as subjects (subjects.from_cornac)",
     "bm25s": "choosing domain text by BM25 (select.retrieve)", "faiss-cpu": "inner products of vectors (select.search = \"faiss\")",
 }
 # Extras that only combine others, that only people who work on sparselight need, or that few need and the refusal names (subject.quantize).

@@ -20,7 +20,8 @@ from sparselight.files import write_error
 from sparselight.protocols import Example, Span
 
 BATCH = 256  # examples; reading one maps its batch, so large ones cost time
-SPAN_TYPE = pa.list_(pa.struct([("start", pa.int64()), ("end", pa.int64()), ("name", pa.string()), ("value", pa.string())]))
+SPAN_FIELDS = {"start": pa.int64(), "end": pa.int64(), "name": pa.string(), "value": pa.string(), "instance": pa.string()}
+SPAN_TYPE = pa.list_(pa.struct(list(SPAN_FIELDS.items())))
 SCHEMA = pa.schema([("id", pa.string()), ("group", pa.string()), ("text", pa.large_string()), ("labels", pa.string()), ("spans", SPAN_TYPE)])
 
 
@@ -28,15 +29,15 @@ def example_batches(examples: Iterable[Example], size: int = BATCH) -> Iterator[
     """Examples as record batches of SCHEMA; labels are JSON."""
     stream = iter(examples)
     while batch := list(islice(stream, size)):
-        spans = [[{"start": span.start, "end": span.end, "name": span.name, "value": span.value} for span in example.spans] for example in batch]
+        spans = [[{name: getattr(span, name) for name in SPAN_FIELDS} for span in example.spans] for example in batch]
         labels = [json.dumps(example.labels, sort_keys=True) for example in batch]
         columns = [[example.id for example in batch], [example.group for example in batch], [example.text for example in batch], labels, spans]
         yield pa.record_batch([pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
 
 
 def example_of(row: Mapping[str, Any]) -> Example:
-    """The example of a row of SCHEMA; corpora that were saved before spans were kept have none."""
-    spans = tuple(Span(span["start"], span["end"], span["name"], span["value"]) for span in row.get("spans") or ())
+    """The example of a row of SCHEMA; corpora that were saved before spans were kept have none, and older spans no instance."""
+    spans = tuple(Span(span["start"], span["end"], span["name"], span["value"], span.get("instance") or "") for span in row.get("spans") or ())
     return Example(row["id"], row["text"], row["group"], json.loads(row["labels"]), spans)
 
 

@@ -106,7 +106,8 @@ class ListCorpus:
         """SHA-256 over provenance and every example's id, group, text, labels and spans: equal content from equal sources gives equal runs."""
         digest = hashlib.sha256(self.provenance.encode())
         for example in self.examples:
-            spans = [[[span.start, span.end, span.name, span.value] for span in example.spans]] if example.spans else []
+            spans = [[[span.start, span.end, span.name, span.value, *([span.instance] if span.instance else [])] for span in example.spans]]
+            spans = spans if example.spans else []
             digest.update(json.dumps([example.id, example.group, example.text, example.labels, *spans], sort_keys=True).encode())
         return digest.hexdigest()
 

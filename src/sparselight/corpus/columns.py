@@ -142,4 +142,4 @@ def clip_spans(spans: tuple[Span, ...], start: int, end: int) -> Iterator[Span]:
     """The parts of spans inside [start, end), counted from start."""
     for span in spans:
         if span.start < end and span.end > start:
-            yield Span(max(span.start, start) - start, min(span.end, end) - start, span.name, span.value)
+            yield replace(span, start=max(span.start, start) - start, end=min(span.end, end) - start)

@@ -4,6 +4,8 @@ Owns: `CorpusConfig`, the kind that a path's ending implies, and which settings 
 would ignore, by its dotted name.
 """
 
+import gzip
+import zlib
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -12,10 +14,12 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from sparselight.config import Config
+from sparselight.corpus.interactions.config import InteractionsConfig
+from sparselight.corpus.protein.config import ProteinConfig
 from sparselight.corpus.python_source import stdlib_root
 from sparselight.errors import ConfigError
 
-Kind = Literal["python_source", "text", "jsonl", "json", "parquet", "csv", "tsv", "hf_dataset", "brat", "conll"]
+Kind = Literal["python_source", "text", "jsonl", "json", "parquet", "csv", "tsv", "hf_dataset", "brat", "conll", "interactions", "protein"]
 HUB = "hf://"
 HELD_OUT_VALUES = ["held_out", "test", "validation", "valid", "val", "dev"]
 FILE_SECTION_CHARS = 1600  # files are cut where nothing else is said: whole ones are far longer than a model's context
@@ -24,15 +28,19 @@ FILE_SECTION_CHARS = 1600  # files are cut where nothing else is said: whole one
 SUFFIXES: dict[str, tuple[str, ...]] = {
     "python_source": (".py",), "text": (".txt", ".md", ".rst"), "jsonl": (".jsonl", ".ndjson"), "json": (".json",), "parquet": (".parquet",),
     "csv": (".csv",), "tsv": (".tsv",), "hf_dataset": (), "brat": (".ann", ".txt"), "conll": (".conll", ".iob", ".iob2", ".bio", ".bioes", ".iobes"),
+    "interactions": (".inter", ".item", ".user", ".dat", ".data", ".csv", ".tsv", ".parquet"),
+    "protein": (".fasta", ".fa", ".faa", ".fas", ".3line", ".gff3", ".gff", ".dat", ".tsv", ".json"),
 }
+UNIPROT_BEGIN = b"ID   "
 MAX_LOOKED_AT = 10_000  # entries of a folder whose kind is to be found
-GZIPPED = ("jsonl", "json", "csv", "tsv", "conll")
+GZIPPED = ("jsonl", "json", "csv", "tsv", "conll", "protein")
 TABLES = ("jsonl", "json", "parquet", "csv", "tsv", "hf_dataset")
 KINDS_OF_SETTING: dict[str, tuple[str, ...]] = {
     "include_tests": ("python_source",), "documents": ("text",), "heading": ("text",), "quote": ("csv", "tsv"), "streaming": ("hf_dataset",),
-    "revision": ("hf_dataset",), "span_name": ("brat", "conll"), "token_column": ("conll",), "tag_column": ("conll",),
-    "on_bad_row": (*TABLES, "brat", "conll"), "spans": (*TABLES, "text", "brat", "conll"), "example_labels": (*TABLES, "text", "brat", "conll"),
-    **dict.fromkeys(("text", "id", "group", "labels", "split"), TABLES),
+    "interactions": ("interactions",), "revision": ("hf_dataset",), "span_name": ("brat", "conll"), "token_column": ("conll",), "tag_column": ("conll",),
+    "protein": ("protein",), "on_bad_row": (*TABLES, "interactions", "brat", "conll", "protein"), "spans": (*TABLES, "text", "brat", "conll", "protein"),
+    "example_labels": (*TABLES, "interactions", "text", "brat", "conll", "protein"), "section_chars": tuple(kind for kind in SUFFIXES if kind != "protein"),
+    **dict.fromkeys(("text", "id", "group", "labels"), TABLES), "split": (*TABLES, "protein"),
 }
 
 
@@ -60,7 +68,8 @@ class CorpusConfig(Config):
     labels: list[str] | dict[str, str] = Field(default_factory=list)
     """Columns that become labels of the example: names, or a table of label = "column"."""
     split: str = ""
-    """Column that says which side an example is on; `_file` is the file's name, `_split` the split of a Hugging Face dataset or the key of a JSON object."""
+    """Column that says which side an example is on; `_file` is the file's name (the only choice for proteins), `_split` the split of a Hugging Face dataset or
+    the key of a JSON object."""
     held_out_values: list[str] = Field(default=HELD_OUT_VALUES, min_length=1)
     """Values of the split column that are held out; all others are trained on."""
     held_out_ids: str = ""
@@ -79,6 +88,9 @@ class CorpusConfig(Config):
     """Column of the token in a conll file, from 0; negative numbers count from the end."""
     tag_column: int = -1
     """Column of its tag (BIO, IOB, IOBES or BILOU)."""
+    interactions: InteractionsConfig = InteractionsConfig()
+    """Layout, cleaning and split in time of a table of who used what and when (interactions only)."""
+    protein: ProteinConfig = ProteinConfig()
     streaming: bool = False
     """Read a Hugging Face dataset over the network as it is used, without a copy on disk; `max_examples` then takes the first ones."""
     revision: str = ""
@@ -121,11 +133,23 @@ def kind_of(root: str) -> str:
         return "hf_dataset"
     folder = Path(root).expanduser()
     if root == "stdlib" or not folder.is_dir():
-        return kind_of_name(root) or "python_source"
+        return "protein" if is_uniprot(folder) else kind_of_name(root) or "python_source"
     names = [path.name for path in islice(folder.rglob("*"), MAX_LOOKED_AT)]
     counts = Counter(kind for name in names if (kind := kind_of_name(name)))
     most = max(counts, key=counts.__getitem__, default="python_source")
     return "brat" if most == "text" and any(name.endswith(".ann") for name in names) else most
+
+
+def is_uniprot(path: Path) -> bool:
+    """Whether a .dat file, an ending that others use too, begins like an entry of UniProt."""
+    name = path.name.lower()
+    if not name.removesuffix(".gz").endswith(".dat") or not path.is_file():
+        return False
+    try:
+        with gzip.open(path) if name.endswith(".gz") else path.open("rb") as handle:
+            return handle.read(len(UNIPROT_BEGIN)) == UNIPROT_BEGIN
+    except (OSError, EOFError, zlib.error):
+        return False
 
 
 def kind_of_name(name: str) -> str | None:
@@ -151,6 +175,8 @@ def check_settings(config: CorpusConfig) -> None:
         ("held_out_ids", config.held_out_ids, "corpus.split to be left out", not (config.held_out_ids and config.split)),
         ("held_out_values", config.held_out_values, "corpus.split, the column with those values",
          config.held_out_values == HELD_OUT_VALUES or bool(config.split)),
+        ("split", config.split, 'for proteins the value "_file": whole files are on one side or the other',
+         config.kind != "protein" or config.split in ("", "_file")),
         ("dedup_action", config.dedup_action, 'corpus.dedup = "exact" or "near"', config.dedup_action == "drop" or config.dedup != "none"),
         ("dedup_jaccard", config.dedup_jaccard, 'corpus.dedup = "near"', config.dedup_jaccard == 0.8 or config.dedup == "near"),
     ):

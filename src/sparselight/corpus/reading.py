@@ -27,7 +27,10 @@ from sparselight.corpus.conll import conll_examples
 from sparselight.corpus.dedup import deduplicate
 from sparselight.corpus.delimited import delimited_rows
 from sparselight.corpus.hub import hub_rows
+from sparselight.corpus.interactions.histories import interaction_examples
 from sparselight.corpus.plain_text import PlainText, text_examples
+from sparselight.corpus.protein.clusters import group_homologs
+from sparselight.corpus.protein.reading import fit_length, protein_examples
 from sparselight.corpus.python_source import PythonSource, python_examples
 from sparselight.corpus.sources import BadRows, Source, extra_sources, find_sources
 from sparselight.corpus.tables import Row, json_rows, jsonl_rows, parquet_rows
@@ -79,7 +82,8 @@ KINDS: dict[str, Callable[[Reading], Read]] = {
     "csv": partial(_delimited, ","), "tsv": partial(_delimited, "\t"),
     "hf_dataset": lambda r: _examples_of(partial(hub_rows, r.config), r),
     "brat": lambda r: _plain(brat_examples(r.config, r.bad, r.notes)),
-    "conll": lambda r: _plain(conll_examples(r.config, r.bad)),
+    "conll": lambda r: _plain(conll_examples(r.config, r.bad)), "protein": lambda r: protein_examples(r.config, r.bad, r.notes),
+    "interactions": lambda r: _plain(interaction_examples(r.config, r.bad, r.notes)),
 }
 CLASSES: dict[str, type[ListCorpus]] = {**dict.fromkeys(KINDS, ListCorpus), "python_source": PythonSource, "text": PlainText}
 
@@ -102,6 +106,7 @@ def load_corpus(config: CorpusConfig) -> ListCorpus:
     if repeated := _repeated_ids(corpus, np.array(id_hashes), reading.bad):
         corpus = corpus.subset(index for index in range(len(corpus)) if index not in repeated)
     corpus, reading.duplicates = deduplicate(corpus, config)
+    corpus = group_homologs(corpus, config.protein, reading.notes)
     if config.max_examples is not None and config.max_examples < len(corpus):
         corpus = corpus.subset(np.sort(np.random.default_rng(config.seed).choice(len(corpus), config.max_examples, replace=False)).tolist())
     corpus.reading = reading
@@ -117,7 +122,7 @@ def _stream(reading: Reading, id_hashes: "array[int]", sides: bytearray) -> Iter
             names = {example.id, example.group}
             unused -= names
             held = not held_names.isdisjoint(names)
-        for piece in cut_example(annotations.add_to(example), config.longest_chars, always=config.kind == "text"):
+        for piece in _cut(annotations.add_to(example), reading):
             id_hashes.append(hash(piece.id))
             if held is not None:
                 sides.append(held)
@@ -127,6 +132,13 @@ def _stream(reading: Reading, id_hashes: "array[int]", sides: bytearray) -> Iter
         for name in sorted(unused):
             raise CorpusError(asked=f"hold out {name!r} (corpus.held_out_ids)", why="no example or group has that name",
                               instead="give ids or groups of this corpus")
+
+
+def _cut(example: Example, reading: Reading) -> Iterator[Example]:
+    config = reading.config
+    if config.kind == "protein":
+        return fit_length(example, config.protein, reading.notes)
+    return cut_example(example, config.longest_chars, always=config.kind == "text")
 
 
 def _limited(examples: Read, config: CorpusConfig) -> Read:
@@ -201,7 +213,8 @@ def source_files(config: CorpusConfig) -> list[SourceFile]:
 def reader_settings(config: CorpusConfig) -> dict[str, Any]:
     """Settings that are not at their default, less those that say where files lie or how the result is kept and split."""
     places = {"root", "spans", "example_labels", "held_out_ids", "in_memory", "held_out_frac"} | ({"seed"} if config.max_examples is None else set())
-    settings = config.model_dump(mode="json", exclude_defaults=True, exclude=places)
+    nested = {table: {name.partition(".")[2] for name in getattr(config, table).paths()} for table in ("interactions", "protein")}
+    settings = config.model_dump(mode="json", exclude_defaults=True, exclude={**dict.fromkeys(places, True), **nested})
     return {**settings, "kind": config.kind, **({"root": config.root} if config.root.startswith(HUB) else {})}
 
 

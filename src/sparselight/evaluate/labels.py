@@ -17,7 +17,8 @@ from sparselight.protocols import Example
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Labels of one kind. `matrix[unit, label]` is 0 where the unit does not carry the label, else 1 + the number of the span that brings it."""
+    """Labels of one kind. `matrix[unit, label]` is 0 where the unit does not carry the label, else 1 + the number of the span that brings it (the
+    pieces of one instance have one number)."""
 
     kind: str
     names: list[str]
@@ -55,17 +56,20 @@ def span_labels(tokens: Tokens, kind: str, names: Sequence[str] | None = None) -
     column_of, bounds = {name: number for number, name in enumerate(names)}, tokens.bounds()
     rows, columns, numbers, n_spans = [], [], [], 0
     for index, example in enumerate(tokens.examples):
-        begin, end = bounds[index], bounds[index + 1]
+        begin, end, number_of = bounds[index], bounds[index + 1], dict[tuple[str, str], int]()
         starts, ends = tokens.char_start[begin:end], tokens.char_end[begin:end]
         for span in example.spans:
             if span.name != kind or span.value not in column_of:
                 continue
             inside = begin + np.flatnonzero((starts < span.end) & (ends > span.start))
             if len(inside):
-                n_spans += 1
+                number = number_of.get((span.value, span.instance), n_spans + 1)
+                n_spans = max(n_spans, number)
+                if span.instance:
+                    number_of[span.value, span.instance] = number
                 rows.append(inside)
                 columns.append(np.full(len(inside), column_of[span.value]))
-                numbers.append(np.full(len(inside), n_spans))
+                numbers.append(np.full(len(inside), number))
     return Labels(kind, names, _matrix(rows, columns, numbers, (tokens.n_tokens, len(names))), n_spans)
 
 

@@ -10,11 +10,13 @@ from sparselight.errors import ConfigError, nearest
 from sparselight.evaluate import (
     absorption,
     association,
+    association_rules,
     behaviour,
     composition,
     coverage,
     geometry,
     probing,
+    ranking_fidelity,
     ravel,
     reconstruction,
     scr_tpp,
@@ -24,6 +26,7 @@ from sparselight.evaluate import (
 )
 from sparselight.evaluate.absorption.config import AbsorptionConfig
 from sparselight.evaluate.association import AssociationConfig
+from sparselight.evaluate.association_rules import AssociationRulesConfig
 from sparselight.evaluate.composition import CompositionConfig
 from sparselight.evaluate.config import CaseConfig
 from sparselight.evaluate.coverage import CoverageConfig
@@ -31,6 +34,7 @@ from sparselight.evaluate.family import Family
 from sparselight.evaluate.geometry import GeometryConfig
 from sparselight.evaluate.predictions import BehaviourConfig
 from sparselight.evaluate.probing import ProbingConfig
+from sparselight.evaluate.ranking_fidelity import RankingConfig
 from sparselight.evaluate.ravel.config import RavelConfig
 from sparselight.evaluate.reconstruction import ReconstructionConfig
 from sparselight.evaluate.scr_tpp import ScrTppConfig
@@ -40,7 +44,9 @@ from sparselight.evaluate.synthetic import SyntheticConfig
 
 SUITES: tuple[str, ...] = ("core", "full")
 FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in (
-    reconstruction, behaviour, geometry, composition, stability, absorption, ravel, probing, scr_tpp, shift, association, coverage, synthetic,
+    reconstruction, behaviour, geometry, composition, stability, absorption, ravel, probing, scr_tpp, shift, association,
+    association_rules, coverage, synthetic,
+    ranking_fidelity,
 )}
 """In the order in which they are measured: what is cheap first."""
 
@@ -64,8 +70,10 @@ class EvaluateConfig(CaseConfig):
     scr_tpp: ScrTppConfig = ScrTppConfig()
     shift: ShiftConfig = ShiftConfig()
     association: AssociationConfig = AssociationConfig()
+    association_rules: AssociationRulesConfig = AssociationRulesConfig()
     coverage: CoverageConfig = CoverageConfig()
     synthetic: SyntheticConfig = SyntheticConfig()
+    ranking: RankingConfig = RankingConfig()
 
 
 class Choice(NamedTuple):

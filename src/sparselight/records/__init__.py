@@ -4,25 +4,41 @@ Each record is one JSON file with its own kind and version, written atomically. 
 """
 
 from sparselight.records.base import CheckedRecord, MetricValue, Part, Record
-from sparselight.records.cards import Card, Context, Evidence, Explanation
-from sparselight.records.corpus import BadRow, CorpusRecord, DuplicateCluster, Duplicates, LabelCount, SourceFile
-from sparselight.records.edits import Edit, EditResult, InterventionRecord, NextToken
+from sparselight.records.cards import Association, Card, Context, ContextKind, Evidence, Explanation, Grade, Neighbour, Score
+from sparselight.records.corpus import BadRow, CorpusRecord, DuplicateCluster, Duplicates, FetchedPage, LabelCount, SourceFile, UniprotFetch
+from sparselight.records.edits import Condition, Edit, EditResult, EditSet, InterventionRecord, NextToken, Where
 from sparselight.records.evaluation import EvalRecord, EvalRow, EvaluatedCoder, EvaluatedData, FamilyRun, UndefinedValue
+from sparselight.records.item_concepts import ConceptDictionaryRecord, ConceptSummary, LatentConcept
+from sparselight.records.layers import LayerDimension, LayersRecord
+from sparselight.records.recommender import RankingValue, RecommenderRecord
 from sparselight.records.run import RunRecord, StageRecord
 from sparselight.records.sae import SaeRecord
+from sparselight.records.specialisation import Drift, NewLatents, SpecialisationRecord, VariantRecord
+from sparselight.records.steering import Dose, MatchedEffect, OffTarget, OffTargets, Response, SteeredText, SteeringRecord, TextQuality
 from sparselight.records.store import Rounding, Shard, SkippedExample, StoreManifest, StorePart
 from sparselight.records.subject import Masking, SubjectRef, TokenPolicy
+from sparselight.records.tuning import BalanceDose, BalanceRecord, TuningDose, TuningRecord
 
 __all__ = [
+    "Association",
     "BadRow",
+    "BalanceDose",
+    "BalanceRecord",
     "Card",
     "CheckedRecord",
+    "ConceptDictionaryRecord",
+    "ConceptSummary",
+    "Condition",
     "Context",
+    "ContextKind",
     "CorpusRecord",
+    "Dose",
+    "Drift",
     "DuplicateCluster",
     "Duplicates",
     "Edit",
     "EditResult",
+    "EditSet",
     "EvalRecord",
     "EvalRow",
     "EvaluatedCoder",
@@ -30,23 +46,46 @@ __all__ = [
     "Evidence",
     "Explanation",
     "FamilyRun",
+    "FetchedPage",
+    "Grade",
     "InterventionRecord",
     "LabelCount",
+    "LatentConcept",
+    "LayerDimension",
+    "LayersRecord",
     "Masking",
+    "MatchedEffect",
     "MetricValue",
+    "Neighbour",
+    "NewLatents",
     "NextToken",
+    "OffTarget",
+    "OffTargets",
     "Part",
+    "RankingValue",
+    "RecommenderRecord",
     "Record",
+    "Response",
     "Rounding",
     "RunRecord",
     "SaeRecord",
+    "Score",
     "Shard",
     "SkippedExample",
     "SourceFile",
+    "SpecialisationRecord",
     "StageRecord",
+    "SteeredText",
+    "SteeringRecord",
     "StoreManifest",
     "StorePart",
     "SubjectRef",
+    "TextQuality",
     "TokenPolicy",
+    "TuningDose",
+    "TuningRecord",
     "UndefinedValue",
+    "UniprotFetch",
+    "VariantRecord",
+    "Where",
 ]

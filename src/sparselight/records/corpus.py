@@ -64,6 +64,41 @@ class LabelCount(Part):
     """The most frequent values with their counts."""
 
 
+class FetchedPage(Part):
+    """One page of a service's answer, as it lies on disk while the rest is fetched."""
+
+    url: str
+    name: str
+    sha256: str
+    """Of the compressed page."""
+    next_url: str
+    """Empty for the last page."""
+    n_total: int | None
+    """Entries of the whole query, as the service says."""
+    release: str
+
+
+class UniprotFetch(Record):
+    """Entries that were fetched from UniProt, and from where."""
+
+    KIND: ClassVar[str] = "uniprot_fetch"
+    key: str
+    """Hash of the request; the same request again fetches nothing."""
+    query: str
+    form: str
+    service: str
+    release: str
+    """Of the database, as the service says."""
+    n_entries: int
+    missing_ids: list[str]
+    """Ids that were asked for and gave no entry: obsolete ones, or none at all."""
+    sha256: str
+    """Of the file of entries."""
+    pages: list[FetchedPage]
+    n_fetched_pages: int
+    """Pages that came over the network in this call."""
+
+
 class CorpusRecord(Record):
     """What a corpus holds and where it came from."""
 

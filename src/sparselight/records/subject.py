@@ -70,6 +70,6 @@ class SubjectRef(Part):
     fingerprint: str
     """SHA-256 over weights, tokenizer and token policy."""
     token_policy: TokenPolicy
-    kind: Literal["causal_lm", "masked_lm", "encoder", "module"] = "causal_lm"
+    kind: Literal["causal_lm", "masked_lm", "encoder", "module", "recommender"] = "causal_lm"
     masking: Masking | None = None
     """Of a masked language model's loss."""
