@@ -12,8 +12,16 @@ from sparselight.subjects.load import load_subject
 from sparselight.subjects.masked_lm import MaskedLM
 from sparselight.subjects.module import ModuleSubject
 from sparselight.subjects.norms import kept_tokens, norm_limits
+from sparselight.subjects.recommender.config import RecommenderConfig
+from sparselight.subjects.recommender.cornac import from_cornac
+from sparselight.subjects.recommender.folder import load_recommender
+from sparselight.subjects.recommender.module import PlainRecommender, Recommender
+from sparselight.subjects.recommender.rechorus import load_rechorus
+from sparselight.subjects.recommender.subject import RecommenderSubject
+from sparselight.subjects.recommender.train import train_recommender
 
 __all__ = [
-    "CausalLM", "Encoder", "HuggingFaceSubject", "MaskedLM", "ModuleSubject", "SubjectConfig", "TokenSettings", "batches_by_length", "kept_tokens",
-    "load_subject", "norm_limits",
+    "CausalLM", "Encoder", "HuggingFaceSubject", "MaskedLM", "ModuleSubject", "PlainRecommender", "Recommender", "RecommenderConfig", "RecommenderSubject",
+    "SubjectConfig", "TokenSettings", "batches_by_length", "from_cornac", "kept_tokens", "load_rechorus", "load_recommender", "load_subject", "norm_limits",
+    "train_recommender",
 ]

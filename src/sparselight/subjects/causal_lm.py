@@ -3,7 +3,8 @@
 Owns: next-token loss and logits, generation with edits, output effects. Refuses: models that look ahead or have no output layer.
 """
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparselight.errors import SubjectError
-from sparselight.protocols import Batch, EditFunction
+from sparselight.protocols import Batch, EditFunction, Example
+from sparselight.subjects.generation import Continuation, Continuing, OnText, Row, groups_of
 from sparselight.subjects.hugging_face import HuggingFaceSubject, cross_entropy, output_layer
 from sparselight.subjects.output import norm_gain
-from sparselight.subjects.probe import check_causal
+from sparselight.subjects.probe import check_causal, left_padding_positions
 from sparselight.subjects.resume import Scoring
 
 
@@ -73,15 +75,15 @@ class CausalLM(HuggingFaceSubject):
             rows = (rows - rows.mean(-1, keepdim=True) if centers else rows) * gain
         return rows @ self._head.weight.float().T
 
-    @torch.no_grad()
     def generate(self, text: str, n_tokens: int, edits: Mapping[str, EditFunction] | None = None, temperature: float = 0.0, seed: int = 0,
-                 use_cache: bool = True) -> str:
-        """Continue a text; edits act on every counted token of the prompt and of the continuation.
+                 use_cache: bool = True, on_text: OnText | None = None) -> str:
+        """Continue a text; edits act on every counted token of the prompt and of the continuation, or where they say.
 
         Args:
             n_tokens: longest continuation; it ends earlier at an end-of-text token.
             temperature: 0 takes the likeliest token; above 0 draws from softmax(logits / temperature).
             use_cache: keep keys and values of earlier positions, so that each step runs one position. The text is the same without.
+            on_text: gets each piece of text as it is written, with the row's number 0.
 
         Returns:
             The continuation without the prompt.
@@ -89,21 +91,61 @@ class CausalLM(HuggingFaceSubject):
         Raises:
             SubjectError: when prompt and continuation exceed context_tokens, or there is nothing to continue.
         """
-        ids, counts = self._tokens.prompt(text)
-        n_prompt, generator = len(ids), torch.Generator().manual_seed(seed)
-        self._check_room(n_prompt, n_tokens)
-        resolved, cache = self._resolve_edits(edits), None
-        for _ in range(n_tokens):
-            start = len(ids) - 1 if cache is not None else 0
-            with self._editing(resolved, torch.tensor([counts[start:]])):
-                seen = torch.ones(1, len(ids), device=self.device, dtype=torch.int64)
-                output = self.model(input_ids=torch.tensor([ids[start:]], device=self.device), attention_mask=seen, past_key_values=cache, use_cache=use_cache)
-            cache = output.past_key_values if use_cache else None
-            ids.append(_choose(output.logits[0, -1].float().cpu(), temperature, generator))
-            counts.append(self._tokens.counts_token(ids[-1]))
-            if ids[-1] in self._tokens.vocabulary.stop_ids:
-                break
-        return self._tokens.vocabulary.continuation(ids, n_prompt)
+        return self.generate_many([text], n_tokens, edits, temperature, seed, use_cache, on_text)[0].text
+
+    def generate_many(
+        self, texts: Sequence[str | Example], n_tokens: int, edits: Mapping[str, EditFunction] | Sequence[Mapping[str, EditFunction] | None] | None = None,
+        temperature: float = 0.0, seeds: int | Sequence[int] = 0, use_cache: bool = True, on_text: OnText | None = None, max_rows: int = 256,
+    ) -> list[Continuation]:
+        """Continue many texts, or one text many times, each with its own edits.
+
+        Texts that are alike run once, and so do texts whose edits act on generated tokens only: give the same function objects to rows that share
+        an edit. A row's continuation depends on its text, edits and seed alone.
+
+        Args:
+            texts: or examples, for edits that act at annotations.
+            edits: for all rows, or one a row.
+            seeds: for all rows, or one a row.
+            on_text: gets the row's number and each piece of its text as it is written.
+            max_rows: rows that run through the model together.
+
+        Raises:
+            SubjectError: as `generate`; when edits or seeds are not one a row.
+        """
+        self._check_generation(len(texts), n_tokens, edits, temperature, seeds)
+        per_row: Sequence[Mapping[str, EditFunction] | None] = [edits] * len(texts) if edits is None or isinstance(edits, Mapping) else edits
+        resolved = {id(own): self._resolve_edits(own) for own in per_row}
+        numbers = [seeds] * len(texts) if isinstance(seeds, int) else list(seeds)
+        rows = []
+        for number, text in enumerate(texts):
+            example = text if isinstance(text, Example) else Example(f"prompt {number}", text, f"prompt {number}")
+            prompt = self._tokens.prompt(example.text)
+            self._check_room(len(prompt.ids), n_tokens)
+            draws = torch.rand(n_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(numbers[number])) if temperature else None
+            rows.append(Row(number, prompt, example, resolved[id(per_row[number])], draws))
+        result: dict[int, Continuation] = {}
+        any_length = len({len(row.prompt.ids) for row in rows}) == 1 or self.left_padding is not None
+        for group in groups_of(rows, max_rows, any_length):
+            continuing = Continuing(self, group, temperature, on_text)
+            continuing.run(n_tokens, use_cache)
+            result |= {row.number: continuing.finish(row) for row in group}
+        return [result[number] for number in range(len(texts))]
+
+    @functools.cached_property
+    def left_padding(self) -> bool | None:
+        """Whether rows that are padded on the left need position ids given; None where such padding changes what the model computes."""
+        try:
+            return left_padding_positions(self._run_rows, self._tokens.vocabulary.pad_id, self.device, self.name)
+        except SubjectError:
+            return None
+
+    def _check_generation(self, n_rows: int, n_tokens: int, edits: Any, temperature: float, seeds: Any) -> None:
+        asked = f"continue {n_rows} texts by {n_tokens} tokens"
+        if n_tokens < 0 or temperature < 0:
+            raise SubjectError(asked=f"{asked} at temperature {temperature:g}", why="a number is negative", instead="give 0 or more of both")
+        for name, given in (("edits", edits), ("seeds", seeds)):
+            if given is not None and not isinstance(given, Mapping | int) and len(given) != n_rows:
+                raise SubjectError(asked=asked, why=f"{len(given)} {name} are given", instead=f"give one of {name} a text, or one for all")
 
     def _prepare_model(self) -> None:
         self._head: Any = output_layer(self.model, self.name, "causal language model", "AutoModelForCausalLM")
@@ -121,8 +163,3 @@ class CausalLM(HuggingFaceSubject):
         if not n_prompt:
             raise SubjectError(asked=asked, why="this model has no BOS token to start from", instead="give some text")
 
-
-def _choose(logits: Float[Tensor, " vocabulary"], temperature: float, generator: torch.Generator) -> int:
-    if temperature == 0:
-        return int(logits.argmax())
-    return int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))

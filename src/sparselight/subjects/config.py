@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from sparselight.config import Config
+from sparselight.subjects.recommender.config import RecommenderConfig
 
 Kind = Literal["causal_lm", "masked_lm", "encoder"]
 Pooling = Literal["none", "auto", "mean", "cls", "max", "last"]
@@ -57,8 +58,9 @@ class SubjectConfig(TokenSettings):
 
     source: str = Field("demo", min_length=1)
     """`demo` (the model that ships with the package), a local folder, or a Hugging Face hub name."""
-    kind: Literal["auto", "causal_lm", "masked_lm", "encoder"] = "auto"
-    """What the model is: it predicts the next token, masked tokens, or nothing (activations only); `auto` reads it from the model's config."""
+    kind: Literal["auto", "causal_lm", "masked_lm", "encoder", "recommender"] = "auto"
+    """What the model is: it predicts the next token, masked tokens, or nothing (activations only); `auto` reads it from the model's config. A recommender
+    is the folder that `train_recommender` wrote, or `train`: it is then trained on the run's corpus, in the run's folder."""
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -75,5 +77,7 @@ class SubjectConfig(TokenSettings):
     """How many passes, each with other tokens hidden, that loss takes; by default as many as score every token."""
     mask_seed: int = 0
     """Of the choice of tokens that are hidden together."""
+    recommender: RecommenderConfig = RecommenderConfig()
+    """Which recommender is trained, and how (kind = "recommender")."""
     trust_remote_code: bool = False
     """Whether Python code that comes with a hub model may run on this machine."""

@@ -1,11 +1,14 @@
 """Reading and replacing activations with plain PyTorch hooks.
 
 Owns: capturing sites (and stopping the forward pass once the last one is read) and editing sites at counted tokens only.
-Hooks are removed however the block ends. Refuses: sites that hold no [row, position, d] tensor, edits that return another
-shape or non-finite values.
+Hooks are removed however the block ends, and act on passes of the thread that set them. Refuses: sites that hold no
+[row, position, d] tensor, edits that return another shape or non-finite values. What half precision cannot hold is cut off with a warning.
 """
 
 import contextlib
+import math
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -16,7 +19,11 @@ from torch.utils.hooks import RemovableHandle
 
 from sparselight.errors import SubjectError
 from sparselight.protocols import EditFunction
+from sparselight.subjects.places import pass_under_way
 from sparselight.subjects.site import Site
+
+Counts = Bool[Tensor, "row position"]
+Hook = Callable[..., Any]
 
 
 class _AllCapturedError(Exception):
@@ -79,49 +86,113 @@ def noting(sites: Sequence[Site], note: Callable[[Site, Any], None]) -> Iterator
         yield
 
 
+def own_thread(hook: Hook, of_other_threads: Callable[[], Exception] | None = None) -> Hook:
+    """A hook that acts on passes of this thread only; passes of others are left alone, or refused with what `of_other_threads` gives."""
+    owner = threading.get_ident()
+
+    def guarded(*arguments: Any) -> Any:
+        if threading.get_ident() == owner:
+            return hook(*arguments)
+        if of_other_threads is not None:
+            raise of_other_threads()
+        return None
+
+    return guarded
+
+
 @contextlib.contextmanager
 def editing(
-    edits: Mapping[Site, EditFunction], counts: Bool[Tensor, "row position"], max_norms: Mapping[str, float] | None = None,
+    edits: Mapping[Site, EditFunction], counts: Counts | Callable[[], Counts], max_norms: Mapping[str, float] | None = None,
+    guard: Callable[[Hook], Hook] = own_thread,
 ) -> Iterator[None]:
-    """Replace activations at the counted tokens of each site during the forward pass that runs inside the block.
+    """Replace activations at the counted tokens of each site during the forward passes that run inside the block.
 
     Args:
+        counts: of the one pass, or asked for in every pass.
         max_norms: site name to the largest norm that an edit touches.
+        guard: put round every hook; says whose passes it acts on.
     """
 
     def replace(site: Site, value: Any) -> Tensor:
-        return edited(site, value, counts, edits[site], (max_norms or {}).get(site.name))
+        return edited(site, value, counts() if callable(counts) else counts, edits[site], (max_norms or {}).get(site.name))
 
     with contextlib.ExitStack() as stack:
         for site in edits:
-            stack.callback(_register(site, replace).remove)
+            stack.callback(_register(site, replace, guard).remove)
         yield
 
 
-def edited(site: Site, value: Any, counts: Bool[Tensor, "row position"], edit: EditFunction, max_norm: float | None = None) -> Tensor:
+def edited(site: Site, value: Any, counts: Counts, edit: EditFunction, max_norm: float | None = None) -> Tensor:
     """Apply an edit to the counted tokens; all other positions keep their bits.
 
     Raises:
         SubjectError: when the edit returns something else than finite values of the shape that it was given.
     """
-    values = vectors(site, value, counts.shape)
-    where = counts.to(values.device)
-    if max_norm is not None:
-        where = where & (values.float().norm(dim=-1) <= max_norm)
-    before = values[where].to(device=counts.device, dtype=torch.float32)
+    values, left = vectors(site, value, counts.shape), _left(edit)
+    if left is None:
+        return value
+    where = counts if max_norm is None else counts.to(values.device) & (values.float().norm(dim=-1) <= max_norm)
+    if where.all():
+        # An edit gets a copy that it may write into, unless it says that it does not.
+        before = values.reshape(-1, values.shape[-1]).to(device=counts.device, dtype=torch.float32, copy=not getattr(left, "is_pure", False))
+        return _applied(site, left, before, value, counts, None).view(value.shape)
+    chosen = where.to(values.device)
+    before = values[chosen].to(device=counts.device, dtype=torch.float32)
     if not len(before):
         return value
-    shape = before.shape
-    after = edit(before)
-    if not isinstance(after, Tensor) or after.shape != shape:
+    result = value.clone()
+    vectors(site, result, counts.shape)[chosen] = _applied(site, left, before, value, counts, None if max_norm is None else where)
+    return result
+
+
+def _applied(site: Site, edit: EditFunction, before: Float[Tensor, "token d_in"], value: Tensor, counts: Counts,
+             kept: Counts | None) -> Float[Tensor, "token d_in"]:
+    """What the edit makes of activations, checked, in the model's number format."""
+    after = _placed(edit, counts, kept)(before)
+    if not isinstance(after, Tensor) or after.shape != before.shape:
         returned = list(after.shape) if isinstance(after, Tensor) else type(after).__name__
-        raise SubjectError(asked=f"apply the edit at {site.name!r}", why=f"it returned {returned} for activations of shape {list(shape)}",
+        raise SubjectError(asked=f"apply the edit at {site.name!r}", why=f"it returned {returned} for activations of shape {list(before.shape)}",
                            instead="return a tensor of the shape that came in")
+    return _fitting(site, after.to(value.device), value.dtype, edit)
+
+
+def _left(edit: EditFunction) -> EditFunction | None:
+    """What is left of an edit in the pass under way; None where it acts on none of its tokens.
+
+    Raises:
+        SubjectError: for an edit of generated tokens in a pass that is no part of a generation: that it changes nothing would mean nothing.
+    """
+    under_way = pass_under_way()
+    if under_way is None or under_way.phase is None or not hasattr(edit, "during"):
+        return edit
+    left: EditFunction | None = edit.during(under_way.phase)
+    if left is None and not under_way.generates:
+        raise SubjectError(asked=f"apply the edit ({edit!r})", why="it acts on generated tokens, and predict, loss and capture run text that was given",
+                           instead="generate with it, or leave out where.tokens = 'generated'")
+    return left
+
+
+def _placed(edit: EditFunction, counts: Counts, kept: Tensor | None) -> EditFunction:
+    """The edit for the tokens of the pass under way, of which those that are `kept` come to it."""
+    under_way = pass_under_way() if getattr(edit, "needs_places", False) else None
+    if under_way is None:
+        return edit
+    placed: Any = edit
+    places = under_way.places()
+    return placed.at(places if kept is None else places.take(kept.cpu()[counts.cpu()]))
+
+
+def _fitting(site: Site, after: Float[Tensor, "token d_in"], dtype: torch.dtype, edit: EditFunction) -> Float[Tensor, "token d_in"]:
+    """Edited activations in the model's number format."""
+    new = after.to(dtype)
+    if math.isfinite(new.sum().item()) or torch.isfinite(new).all():  # a sum is cheaper, and finite only where all of it is
+        return new
     if not torch.isfinite(after).all():
         raise SubjectError(asked=f"apply the edit at {site.name!r}", why="it returned values that are not finite", instead="use a smaller amount")
-    result = value.clone()
-    vectors(site, result, counts.shape)[where] = after.to(device=value.device, dtype=value.dtype)
-    return result
+    largest, limit = float(after.abs().max()), torch.finfo(dtype).max
+    warnings.warn(f"the edit at {site.name} ({edit!r}) gives values up to {largest:.3g}, more than {dtype} holds ({limit:.3g}): they are cut off there. "
+                  f"A dose {largest / limit:.3g} times smaller, or subject.dtype = 'bfloat16', keeps them", RuntimeWarning, stacklevel=2)
+    return after.clamp(-limit, limit).to(dtype)
 
 
 def vectors(site: Site, value: Any, shape: Sequence[int]) -> Float[Tensor, "row position d_in"]:
@@ -142,11 +213,17 @@ def holds_vectors(value: Any, shape: Sequence[int]) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and value.ndim >= 2 and value.shape[:-1] in (tuple(shape), (shape[0] * shape[1],))
 
 
-def _register(site: Site, act: Callable[[Site, Any], Tensor | None]) -> RemovableHandle:
+def _register(site: Site, act: Callable[[Site, Any], Tensor | None], guard: Callable[[Hook], Hook] = own_thread) -> RemovableHandle:
     """Call `act` with the site's tensor on every pass; where it returns a tensor, that replaces the old one."""
+    def on_output(_module: Any, _args: Any, output: Any) -> Any:
+        return _with_first(output, act(site, _first(output)))
+
+    def on_input(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return _act_on_input(site, act, args, kwargs)
+
     if site.side == "output":
-        return site.module.register_forward_hook(lambda _module, _args, output: _with_first(output, act(site, _first(output))))
-    return site.module.register_forward_pre_hook(lambda _module, args, kwargs: _act_on_input(site, act, args, kwargs), with_kwargs=True)
+        return site.module.register_forward_hook(guard(on_output))
+    return site.module.register_forward_pre_hook(guard(on_input), with_kwargs=True)
 
 
 def _act_on_input(site: Site, act: Callable[[Site, Any], Tensor | None], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:

@@ -6,12 +6,13 @@ rows that the model cannot hold, padding or packing that would change its activa
 
 import contextlib
 import copy
+import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sparselight.errors import SubjectError
@@ -20,7 +21,8 @@ from sparselight.records import Masking, SubjectRef
 from sparselight.subjects.batching import narrow_parts
 from sparselight.subjects.config import TokenSettings
 from sparselight.subjects.families import lay_out
-from sparselight.subjects.hooks import AtCounted, capturing, editing
+from sparselight.subjects.hooks import AtCounted, Counts, capturing, editing, own_thread
+from sparselight.subjects.places import passing_batch
 from sparselight.subjects.probe import PROBE_IDS, Probe, check_packing, left_padding_positions
 from sparselight.subjects.rows import RowBuilder
 from sparselight.subjects.site import Site, SiteTable
@@ -112,7 +114,7 @@ class HuggingFaceSubject:
 
     def prepare(self, examples: Sequence[Example]) -> Batch:
         """Rows of all examples by the token policy; every token that counts is in them exactly once."""
-        return self._tokens.batch(examples)
+        return dataclasses.replace(self._tokens.batch(examples), examples=examples)
 
     def n_tokens(self, examples: Sequence[Example]) -> list[int]:
         """Counted tokens of each example."""
@@ -165,6 +167,11 @@ class HuggingFaceSubject:
 
     def generate(self, text: str, n_tokens: int, edits: Mapping[str, EditFunction] | None = None, temperature: float = 0.0,  # noqa: ARG002
                  seed: int = 0) -> str:  # noqa: ARG002
+        """Refused for kinds that do not write text from left to right."""
+        raise self._has_no("continuation of a text")
+
+    def generate_many(self, texts: Sequence[str | Example], n_tokens: int, edits: Any = None, temperature: float = 0.0,  # noqa: ARG002
+                      seeds: int | Sequence[int] = 0, use_cache: bool = True, on_text: Any = None, max_rows: int = 0) -> list[Any]:  # noqa: ARG002
         """Refused for kinds that do not write text from left to right."""
         raise self._has_no("continuation of a text")
 
@@ -230,10 +237,14 @@ class HuggingFaceSubject:
     def _resolve_edits(self, edits: Mapping[str, EditFunction] | None) -> dict[Site, EditFunction]:
         return {self._site(name): edit for name, edit in (edits or {}).items()}
 
-    def _editing(self, resolved: Mapping[Site, EditFunction], counts: Bool[Tensor, "row position"]) -> contextlib.AbstractContextManager[None]:
-        return editing(resolved, counts.to(self.device), self._tokens.policy.max_norms)
+    def _editing(self, resolved: Mapping[Site, EditFunction], counts: Counts | Callable[[], Counts]) -> contextlib.AbstractContextManager[None]:
+        return editing(resolved, counts if callable(counts) else counts.to(self.device), self._tokens.policy.max_norms)
 
     def _forward(self, batch: Batch) -> Any:
+        with passing_batch(batch):
+            return self._run_batch(batch)
+
+    def _run_batch(self, batch: Batch) -> Any:
         ids, mask = batch.input_ids.to(self.device), batch.attention_mask.to(self.device, torch.int64)
         if batch.segment is not None:  # without a mask, positions that start anew divide a row into examples
             return self._call(ids, attention_mask=None, position_ids=_positions(batch.segment).to(self.device))
@@ -255,7 +266,7 @@ class HuggingFaceSubject:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._editing(resolved, batch.counts))
             if not at_head:
-                stack.callback(head.register_forward_pre_hook(lambda _module, args: (args[0][rows, positions][None], *args[1:])).remove)
+                stack.callback(head.register_forward_pre_hook(own_thread(lambda _module, args: (args[0][rows, positions][None], *args[1:]))).remove)
             logits = self._forward(batch).logits
         return logits[rows, positions] if at_head else logits[0]
 

@@ -7,7 +7,7 @@ kind of model cannot honor.
 import importlib.util
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -17,16 +17,23 @@ from sparselight.subjects.config import SubjectConfig
 from sparselight.subjects.encoder import Encoder, read_pooling
 from sparselight.subjects.hugging_face import HuggingFaceSubject
 from sparselight.subjects.masked_lm import MaskedLM
+from sparselight.subjects.recommender.folder import load_recommender
 from sparselight.subjects.weights import first_line, load_parts
 
 
 def load_subject(config: SubjectConfig) -> HuggingFaceSubject:
-    """Load the model under study: a CausalLM, a MaskedLM or an Encoder.
+    """Load the model under study: a CausalLM, a MaskedLM, an Encoder or a recommender.
+
+    A recommender has the same methods; what it cannot do (generation of text, packed rows) it refuses by name.
 
     Raises:
         MissingExtraError: when transformers is not installed.
         SubjectError: when there is no such model, or it cannot be studied.
     """
+    if config.kind == "recommender":
+        return cast("HuggingFaceSubject", _load_recommender(config))
+    if config.recommender != SubjectConfig.model_fields["recommender"].default:
+        raise SubjectError(asked="set subject.recommender", why=f"a subject of kind {config.kind} does not use it", instead="set subject.kind = 'recommender'")
     if importlib.util.find_spec("transformers") is None:
         raise MissingExtraError(package="transformers", extra="text", asked=f"load the model {config.source!r}")
     device = pick_device(config.device)
@@ -78,6 +85,16 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as err:
         raise SubjectError(asked=f"run the subject on subject.device = {name!r}", why=first_line(err), instead="use 'auto' or 'cpu'") from None
     return device
+
+
+def _load_recommender(config: SubjectConfig) -> Any:
+    for name, field in SubjectConfig.model_fields.items():
+        if name not in ("source", "kind", "device", "recommender") and getattr(config, name) != field.get_default(call_default_factory=True):
+            raise SubjectError(asked=f"set subject.{name} to {getattr(config, name)!r}", why="a recommender does not use it", instead="leave it out")
+    if config.source == "train":
+        raise SubjectError(asked="load a recommender with subject.source = 'train'", why="a recommender is trained on a corpus, and none is given",
+                           instead="run a recipe, or call sparselight.train_recommender and give its folder")
+    return load_recommender(config.source, pick_device(config.device), config.recommender.unknown_items)
 
 
 def _load_encoder(config: SubjectConfig, source: str, is_local: bool, model: Any, tokenizer: Any, name: str) -> Encoder:

@@ -5,6 +5,7 @@ counted positions are the vectors to study; sites are module paths that hold one
 batches do not fit together, sites that the probe does not reach, loss and predictions that were not given.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from sparselight.protocols import Batch, EditFunction, Example
 from sparselight.records import SubjectRef, TokenPolicy
 from sparselight.subjects.hooks import AtCounted, capturing, editing
 from sparselight.subjects.hugging_face import weights_fingerprint
+from sparselight.subjects.places import passing_batch
 from sparselight.subjects.probe import Probe
 from sparselight.subjects.site import Site, SiteTable
 
@@ -90,7 +92,7 @@ class ModuleSubject:
         if why:
             raise SubjectError(asked=f"prepare {len(examples)} examples for {self.name}", why=why,
                                instead="mend the prepare function (see docs/guides/subjects.md)")
-        return batch
+        return batch if batch.examples is not None else dataclasses.replace(batch, examples=examples)
 
     def n_tokens(self, examples: Sequence[Example]) -> list[int]:
         """Counted tokens of each example."""
@@ -136,9 +138,10 @@ class ModuleSubject:
         return self._table.resolve(name)
 
     def _forward(self, batch: Batch) -> Any:
-        if batch.inputs is None:
-            return self.module(batch.input_ids.to(self.device))
-        return self.module(**{name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in batch.inputs.items()})
+        with passing_batch(batch):
+            if batch.inputs is None:
+                return self.module(batch.input_ids.to(self.device))
+            return self.module(**{name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in batch.inputs.items()})
 
 
 def _fault(batch: Batch, n_examples: int) -> str:

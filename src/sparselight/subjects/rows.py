@@ -65,15 +65,20 @@ class RowBuilder:
         counts = self._count(np.concatenate([np.zeros(0, np.int64), *ids]))
         return [self._n_counted(part) for part in np.split(counts, np.cumsum(list(map(len, ids)))[:-1])] if ids else []
 
-    def prompt(self, text: str) -> tuple[list[int], list[bool]]:
-        """One unbroken row to be continued, without what ends a row, and which of its positions count."""
+    def prompt(self, text: str) -> Stretch:
+        """One unbroken row to be continued, without what ends a row."""
         body = next(self._texts([text]))
-        whole = np.concatenate([np.asarray(self.frame.start, np.int64), body.before, body.ids, body.after])
-        counts = np.zeros(len(whole), dtype=bool)
-        counts[:len(self.frame.start)] = self.policy.count_specials
-        first = len(self.frame.start) + len(body.before)
-        counts[first + self.policy.skip_start_tokens:first + len(body.ids)] = self._count(body.ids[self.policy.skip_start_tokens:])
-        return whole.tolist(), counts.tolist()
+        start = np.asarray(self.frame.start, np.int64)
+        own = self._count(body.ids)
+        own[:self.policy.skip_start_tokens] = False
+        around = [np.zeros(len(part), dtype=bool) for part in (body.before, body.after)]
+        n_left, n_right = len(start) + len(body.before), len(body.after)
+        end = int(body.offsets[-1, 1]) if len(body.offsets) else 0
+        return Stretch(
+            0, np.concatenate([start, body.before, body.ids, body.after]),
+            np.concatenate([np.full(len(start), self.policy.count_specials), around[0], own, around[1]]),
+            np.concatenate([np.zeros((n_left, 2), np.int64), body.offsets, np.full((n_right, 2), end)]),
+        )
 
     def counts_token(self, token_id: int) -> bool:
         """Whether a generated token counts."""

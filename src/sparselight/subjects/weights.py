@@ -44,6 +44,7 @@ def load_parts(config: SubjectConfig, source: str, is_local: bool, device: torch
         with _quiet(is_local):
             tokenizer = AutoTokenizer.from_pretrained(source, **shared)
             model_config = _read_config(source, shared)
+            assert config.kind != "recommender", "load_subject has taken those"
             kind = config.kind if config.kind != "auto" else find_kind(model_config, source)
             loaded: Any = _loader(kind, model_config).from_pretrained(
                 source, **shared, **placing, **{_dtype_key(): getattr(torch, config.dtype)}, use_safetensors=True, output_loading_info=True,
