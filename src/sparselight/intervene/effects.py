@@ -71,7 +71,7 @@ def mean_kl(subject: Subject, variants: Sequence[Mapping[str, EditFunction]], ex
     names = list(dict.fromkeys(example.group for example in examples))
     number = {name: index for index, name in enumerate(names)}
     sums, counts = np.zeros((len(variants), len(names))), np.zeros(len(names))
-    for chunk in _chunks(subject, examples):
+    for chunk in prediction_chunks(subject, examples):
         batch = subject.prepare(chunk)
         groups = np.array([number[example.group] for example in chunk], dtype=np.int64)[batch.example.numpy()]
         counts += np.bincount(groups, minlength=len(names))
@@ -101,7 +101,7 @@ def ratio_interval(sums: Float[np.ndarray, " group"], counts: Float[np.ndarray, 
     return MetricValue(value=value, low=float(low), high=float(high), n=n_groups, seeds=[seed])
 
 
-def _chunks(subject: Subject, examples: Sequence[Example]) -> list[list[Example]]:
+def prediction_chunks(subject: Subject, examples: Sequence[Example]) -> list[list[Example]]:
     """Examples in order, as many at once as keeps the logits small; at least one."""
     if not examples:
         return []
