@@ -75,11 +75,16 @@ def _option_row(parameter: Any) -> tuple[str, str, str]:
 def recipe_page() -> str:
     """Every setting of a recipe by dotted name."""
     from sparselight.pipeline.recipe import Recipe
+    from sparselight.pipeline.specialise import SpecialiseConfig
 
     lines = ["# Settings of a recipe", "", note("sparselight.pipeline.recipe.Recipe"), "",
              "A recipe is a TOML file; `sparselight run FILE --set NAME=VALUE` overrides one setting. Names are those of the tables below. "
              "A name that is not here, a value of another type or out of range is refused. Complete examples: [recipes/](../../recipes/).", ""]
-    return "\n".join([*lines, *_config_lines(Recipe, "", {})])
+    seen: dict[type[BaseModel], str] = {}
+    own = ["## Recipes of `sparselight specialise`", "",
+           "They have no `[residual]` and no `[intervene]`, a setting `base` that names an SAE in place of `[train]`, and one table of their own "
+           "([guide](../guides/specialising.md)).", ""]
+    return "\n".join([*lines, *_config_lines(Recipe, "", seen), *own, *_config_lines(SpecialiseConfig, "specialise", seen)])
 
 
 def _config_lines(cls: type[BaseModel], prefix: str, seen: dict[type[BaseModel], str]) -> Iterator[str]:

@@ -12,30 +12,49 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
-    "compare", "evaluate", "explain", "export_sae", "graft", "harvest", "influence", "load_corpus", "load_sae", "load_subject", "plant", "run",
-    "sae_from_arrays", "select", "steer", "stitch", "train", "train_many", "wrap_coder",
+    "Condition", "Edit", "EditSet", "Where", "compare", "concept_dictionary", "editing", "evaluate", "explain", "export_sae", "fetch_uniprot",
+    "generate_with", "graft", "harvest", "influence", "load_corpus", "load_sae", "load_subject", "measure_layers", "name_latents", "open_run", "plant", "run",
+    "sae_from_arrays", "select", "specialise", "steer", "steer_study", "stitch", "summarize_sequences", "train", "train_many", "train_recommender",
+    "tune_concept", "unmask", "wrap_coder",
 ]
 
 if TYPE_CHECKING:
     from sparselight.api import (
+        Condition,
+        Edit,
+        EditSet,
+        Where,
         compare,
+        concept_dictionary,
+        editing,
         evaluate,
         explain,
         export_sae,
+        fetch_uniprot,
+        generate_with,
         graft,
         harvest,
         influence,
         load_corpus,
         load_sae,
         load_subject,
+        measure_layers,
+        name_latents,
+        open_run,
         plant,
         run,
         sae_from_arrays,
         select,
+        specialise,
         steer,
+        steer_study,
         stitch,
+        summarize_sequences,
         train,
         train_many,
+        train_recommender,
+        tune_concept,
+        unmask,
         wrap_coder,
     )
 

@@ -9,22 +9,40 @@ import numpy as np
 from sparselight.config import load_toml
 from sparselight.corpus import CorpusConfig, ListCorpus
 from sparselight.corpus import load_corpus as _load_corpus
+from sparselight.corpus.protein.fetch import Form, UniprotRequest
+from sparselight.corpus.protein.fetch import fetch_uniprot as _fetch_uniprot
 from sparselight.errors import ConfigError
 from sparselight.evaluate import Case, Contender, Dataset, EvaluateConfig, run_suite
 from sparselight.evaluate.planted import PlantedConfig, PlantedData
 from sparselight.evaluate.planted import plant as _plant
+from sparselight.evaluate.sequences import summarize_sequences
 from sparselight.interpret import ExplainConfig, TokenSet
 from sparselight.interpret import explain as _explain
-from sparselight.intervene import edit_function
+from sparselight.interpret.item_concepts import ItemConceptsConfig, make_candidates, members_of
+from sparselight.interpret.item_concepts import concept_dictionary as _concept_dictionary
+from sparselight.intervene import edit_function, editing, generate_with, unmask
+from sparselight.intervene.concept_tuning import TuningConfig
+from sparselight.intervene.concept_tuning import tune_concept as _tune_concept
+from sparselight.intervene.goal_forms import parse_goal
+from sparselight.intervene.goals import Goal
+from sparselight.intervene.study import steer_study as _steer_study
+from sparselight.intervene.study_setting import Setting, SteerConfig
 from sparselight.pipeline import Result, load_recipe, run_pipeline
 from sparselight.pipeline.comparison import compare as _compare
 from sparselight.pipeline.comparison import write as write_comparison
 from sparselight.pipeline.embedding import TextVectors
 from sparselight.pipeline.evaluation_sources import bare_examples
+from sparselight.pipeline.layers import measure_layers
+from sparselight.pipeline.naming import NamingRun, Which
+from sparselight.pipeline.naming_result import NamingResult
+from sparselight.pipeline.opened import open_run
 from sparselight.pipeline.recipe import find_recipe
+from sparselight.pipeline.specialise.running import SpecialiseResult, SpecialiseRun
 from sparselight.pipeline.train_recipe import merged
-from sparselight.protocols import Progress, no_progress
-from sparselight.records import Card, Edit, EvalRecord
+from sparselight.protocols import Example, Progress, no_progress
+from sparselight.records import Card, Condition, Edit, EditSet, EvalRecord, SteeringRecord, UniprotFetch, Where
+from sparselight.records.item_concepts import ConceptDictionaryRecord, LatentConcept
+from sparselight.records.tuning import TuningRecord
 from sparselight.report.compare_data import Comparison
 from sparselight.sae import Sae, graft, stitch
 from sparselight.sae.formats import export_sae, load_sae
@@ -32,14 +50,17 @@ from sparselight.sae.formats.wrap import sae_from_arrays, wrap_coder
 from sparselight.select import SelectConfig, select_examples
 from sparselight.store import FolderStore, HarvestConfig
 from sparselight.store import harvest as _harvest
-from sparselight.subjects import HuggingFaceSubject, SubjectConfig
+from sparselight.subjects import HuggingFaceSubject, RecommenderConfig, RecommenderSubject, SubjectConfig
 from sparselight.subjects import load_subject as _load_subject
+from sparselight.subjects import train_recommender as _train_recommender
 from sparselight.train import TrainConfig, influence, train_sae
 from sparselight.train import train_many as _train_many
 
 __all__ = [
-    "compare", "evaluate", "explain", "export_sae", "graft", "harvest", "influence", "load_corpus", "load_sae", "load_subject", "plant", "run",
-    "sae_from_arrays", "select", "steer", "stitch", "train", "train_many", "wrap_coder",
+    "Condition", "Edit", "EditSet", "Where", "compare", "concept_dictionary", "editing", "evaluate", "explain", "export_sae", "fetch_uniprot",
+    "generate_with", "graft", "harvest", "influence", "load_corpus", "load_sae", "load_subject", "measure_layers", "name_latents", "open_run", "plant", "run",
+    "sae_from_arrays", "select", "specialise", "steer", "steer_study", "stitch", "summarize_sequences", "train", "train_many", "train_recommender",
+    "tune_concept", "unmask", "wrap_coder",
 ]
 
 
@@ -51,6 +72,13 @@ def load_subject(source: str = "demo", **settings: Any) -> HuggingFaceSubject:
 def load_corpus(root: str = "stdlib", **settings: Any) -> ListCorpus:
     """Read a corpus: `stdlib` or a folder. Settings are those of `corpus` in a recipe."""
     return _load_corpus(CorpusConfig.parse({"root": root, **settings}, "corpus"))
+
+
+def fetch_uniprot(
+    out: str | Path, query: str = "", *, ids: Sequence[str] = (), form: Form = "txt", max_entries: int | None = None, progress: Progress = no_progress,
+) -> UniprotFetch:
+    """Fetch entries of UniProt by a query or by ids into one file that `load_corpus` reads; called again, it fetches what is missing."""
+    return _fetch_uniprot(UniprotRequest(query, ids, form, max_entries), Path(out), progress)
 
 
 def select(
@@ -181,6 +209,41 @@ def explain(
     return _explain(coders, sets(explain_on), sets(score_on), site, subject, ExplainConfig.parse(settings, "explain"), progress)
 
 
+def name_latents(
+    run: str | Path, endpoint: str | None = None, model: str | None = None, *, explainer: Which = "llm", scorers: Sequence[str] | None = None,
+    latents: Sequence[str] = (), top: int = 50, grade: str | None = None, source: str | None = None, recipe: str | None = None,
+    overrides: Sequence[str] = (), progress: Progress = no_progress,
+) -> NamingResult:
+    """Name latents of a finished run with a language model and score the names on held-out examples, beside controls; both go into the run's catalogue.
+
+    Args:
+        endpoint: server of the OpenAI protocol; with explainer "statistical" and scorers that ask none, it is not needed.
+        latents: `residual/12`, ...; without them `top` latents, those first that fire more often in the domain.
+        recipe: recsae, maira2, contrastive, or a TOML file.
+        overrides: `explain.llm.max_cost=2`, ...
+    """
+    with NamingRun(run, which=explainer, scorers=scorers, latents=latents, top=top, grade=grade, source=source, endpoint=endpoint, model=model, recipe=recipe,
+                   overrides=overrides) as naming:
+        return naming.run(progress)
+
+
+def specialise(
+    source: str | Path, out: str | Path | None = None, overrides: Sequence[str] = (), progress: Progress = no_progress, *,
+    run: str | Path | None = None, base: str | Path | None = None, variants: Sequence[str] | None = None, budgets: Sequence[int] | None = None,
+) -> SpecialiseResult:
+    """Variants of a base SAE for one domain, trained on equal terms and measured beside each other; what is finished is not done again.
+
+    Args:
+        source: a run folder, which is only read, or a recipe by path or name.
+        out: where everything goes; by default `specialise` in the run folder, or runs/RECIPE.
+        run: under a recipe, a run folder whose corpus, general activations and base SAE are used.
+        base: a base SAE in place of the run's, or of one to be trained.
+        variants, budgets: the settings of `specialise` by these names.
+    """
+    given = {"run": None if run is None else str(run), "base": None if base is None else str(base)}
+    return SpecialiseRun(str(source), out=None if out is None else Path(out), overrides=overrides, variants=variants, budgets=budgets, **given).run(progress)
+
+
 def steer(
     subject: HuggingFaceSubject, sae: Sae, latents: Sequence[int], operation: str, amount: float, prompt: str,
     n_tokens: int = 40, temperature: float = 0.0, seed: int = 0, site: str | None = None,
@@ -197,6 +260,25 @@ def steer(
     return subject.generate(prompt, n_tokens, {site: edit_function(edit, sae)}, temperature, seed)
 
 
+def steer_study(
+    subject: HuggingFaceSubject, sae: Sae, latent: int, fit: Sequence[Example], general: Sequence[Example], goal: str | Goal | None = None,
+    prompts: Sequence[str] = (), site: str | None = None, title: str = "", progress: Progress = no_progress, **settings: Any,
+) -> SteeringRecord:
+    """Dose-response, side effects and baselines of one latent. Settings are those of `SteerConfig` (docs/guides/steering.md).
+
+    Args:
+        fit: text on which references, directions and probes are taken; none of it may be in `general`.
+        general: text on which side effects, and goals on predictions, are measured.
+        goal: as on the command line (`tokens: key`), a goal of `sparselight.intervene.goals`, or None for what follows where the latent fires.
+        prompts: what is continued; without them no text is generated.
+    """
+    config, site = SteerConfig.parse(settings, "steer"), site or (sae.record.site if sae.record else None)
+    if site is None:
+        raise ConfigError(asked="steer with this SAE", why="it does not say at which site it was trained", instead="give site=, such as 'resid_post.2'")
+    chosen = parse_goal(goal, subject, site, fit) if isinstance(goal, str) else goal
+    return _steer_study(Setting(subject, sae, site, "sae", latent, chosen, fit, general, prompts, title), config, progress)
+
+
 def run(recipe: str | Path, out: str | Path, overrides: Sequence[str] = ()) -> Result:
     """Run a whole recipe (`demo`, or a TOML file) in a folder; finished stages are skipped."""
     return run_pipeline(load_recipe(recipe, overrides), Path(out))
@@ -207,3 +289,32 @@ def only_site(store: FolderStore) -> str:
     if len(sites) != 1:
         raise ConfigError(asked="use this store without naming a site", why=f"it holds {len(sites)} sites", instead=f"give site=, one of {', '.join(sites)}")
     return sites[0]
+
+
+def train_recommender(corpus: ListCorpus, folder: str | Path, progress: Progress = no_progress, **settings: Any) -> RecommenderSubject:
+    """Train a recommender on a corpus of interactions; settings are those of `subject.recommender` in a recipe."""
+    return _train_recommender(corpus, folder, RecommenderConfig.parse(settings, "subject.recommender"), progress)
+
+
+def concept_dictionary(
+    subject: RecommenderSubject, sae: Sae, found_on: ListCorpus, tested_on: ListCorpus, site: str = "user_vector", progress: Progress = no_progress,
+    **settings: Any,
+) -> ConceptDictionaryRecord:
+    """What the latents of a recommender's SAE stand for in items, with confidence on other users, beside controls. Settings: `ItemConceptsConfig`."""
+    return _concept_dictionary(subject, sae, found_on.examples, tested_on.examples, ItemConceptsConfig.parse(settings, "item_concepts"), site, progress)
+
+
+def tune_concept(
+    subject: RecommenderSubject, sae: Sae, concept: LatentConcept, users: ListCorpus, latents: Sequence[int] = (), site: str = "user_vector",
+    progress: Progress = no_progress, **settings: Any,
+) -> TuningRecord:
+    """Turn the latents of a concept up and down for some users and measure what their recommendations do. Settings: `TuningConfig`.
+
+    Args:
+        concept: of a concept dictionary.
+        users: one, a segment, or all; those with a held-out interaction are measured.
+        latents: the concept's own when left out; several may stand for one concept.
+    """
+    members = members_of(concept, make_candidates(subject.items, np.zeros(len(subject.items) + 1), min_items=1, max_items_frac=1.0))
+    config = TuningConfig.parse(settings, "tuning")
+    return _tune_concept(subject, sae, list(latents) or [concept.latent], members, users.examples, concept.text, config, site, progress)

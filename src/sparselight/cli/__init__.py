@@ -8,15 +8,21 @@ import typer
 
 from sparselight import __version__
 from sparselight.cli.compare import compare
+from sparselight.cli.concepts import concepts
 from sparselight.cli.convert import convert
 from sparselight.cli.corpus import corpus_app
 from sparselight.cli.demo import demo
 from sparselight.cli.doctor_command import doctor_command
 from sparselight.cli.evaluate import evaluate
+from sparselight.cli.explain import explain
+from sparselight.cli.features import features
 from sparselight.cli.harvest import harvest
+from sparselight.cli.layers import layers
 from sparselight.cli.push import push
 from sparselight.cli.run import run
 from sparselight.cli.select import select
+from sparselight.cli.specialise import specialise
+from sparselight.cli.steer import steer
 from sparselight.cli.store import store_app
 from sparselight.cli.train import train
 from sparselight.errors import SparselightError
@@ -30,9 +36,15 @@ app.command()(run)
 app.command("doctor")(doctor_command)
 app.command()(select)
 app.command()(harvest)
+app.command()(layers)
 app.command()(train)
+app.command()(specialise)
 app.command()(evaluate)
+app.command()(explain)
+app.command()(steer)
 app.command()(compare)
+app.command()(features)
+app.command()(concepts)
 app.command()(convert)
 app.command()(push)
 app.add_typer(corpus_app, name="corpus")

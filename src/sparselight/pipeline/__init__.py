@@ -29,14 +29,14 @@ class Result(Part):
 
 def run_pipeline(recipe: Recipe, out: Path, until: str | None = None, watcher: Watcher | None = None) -> Result:
     """Run a recipe in a folder; finished stages are skipped, interrupted ones go on."""
-    run = execute(out, recipe.name, recipe.model_dump(mode="json"), lambda run: RunStages(recipe, run).stages(), until, watcher)
+    run = execute(out, recipe.name, recipe.model_dump(mode="json"), lambda run: RunStages(recipe, run, watcher).stages(), until, watcher)
     return make_result(run)
 
 
 def plan(recipe: Recipe, out: Path) -> Plan:
     """What run_pipeline would do."""
     run = Run(out)
-    return make_plan(recipe, RunStages(recipe, run), run)
+    return make_plan(recipe, RunStages(recipe, run, plans_only=True), run)
 
 
 def make_result(run: Run) -> Result:

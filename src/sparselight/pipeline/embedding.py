@@ -1,6 +1,7 @@
 """One vector a text for dense retrieval, from the subject itself or from an encoder, kept on disk for the next selection.
 
-Owns: which model makes the vectors and at which site, batches, and the cache: float32 safetensors files in a folder, named by model, site and texts.
+Owns: which model makes the vectors and at which site, batches, and the cache: float32 safetensors files in a folder, named by model, site and texts,
+with a faiss index beside them where select.search asks for faiss.
 Refuses, each with its setting: an encoder that cannot be loaded or pools in an unknown way.
 """
 
@@ -19,6 +20,7 @@ from sparselight.errors import ConfigError, SubjectError
 from sparselight.files import atomic_path
 from sparselight.protocols import Example, Progress, no_progress
 from sparselight.select import SelectConfig
+from sparselight.select.dense import save_index
 from sparselight.subjects import HuggingFaceSubject, SubjectConfig, load_subject
 from sparselight.subjects.batching import batches_by_length
 from sparselight.subjects.encoder import POOLED
@@ -55,6 +57,14 @@ class TextVectors:
         if self._last is None or self._last[0] != key:
             self._last = (key, self._cached(key, examples))
         return self._last[1]
+
+    def save_index(self, examples: Sequence[Example]) -> None:
+        """A faiss index of these examples beside their vectors, row by row, where vectors are kept (select.search = "faiss")."""
+        if self.folder is None or len(examples) < MIN_CACHED:
+            return
+        path = self.folder / f"{self._key(examples)[:16]}.faiss"
+        if not path.is_file():
+            save_index(self(examples), self.config, path)
 
     def _cached(self, key: str, examples: Sequence[Example]) -> Float[np.ndarray, "example d"]:
         path = self.folder / f"{key[:16]}.safetensors" if self.folder is not None else None

@@ -67,7 +67,11 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     Raises:
         ConfigError: for a missing file, an unknown setting (the nearest name is offered) or a wrong value.
     """
-    return Recipe.parse(apply_overrides(load_toml(find_recipe(source)), overrides))
+    data = apply_overrides(load_toml(find_recipe(source)), overrides)
+    if "specialise" in data:
+        raise ConfigError(asked=f"run the recipe {str(source)!r}", why="it is one of a specialization (it has a table specialise)",
+                          instead=f"run `sparselight specialise {source}`")
+    return Recipe.parse(data)
 
 
 def find_recipe(source: str | Path, kind: str = ".") -> Path:

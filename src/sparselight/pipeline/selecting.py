@@ -50,7 +50,10 @@ def make_selection(
     if influence is None and config.rerank == "tracin":
         seeds = find_seeds(list(both), config, sides)
         influence = SaeInfluence(config, subject, site, [*(both[index] for index in seeds.inside), *seeds.outside], progress)
-    return both, select_examples(both, config, subject.n_tokens, progress, held_out=sides, vectors=vectors, influence=influence)
+    selection = select_examples(both, config, subject.n_tokens, progress, held_out=sides, vectors=vectors, influence=influence)
+    if vectors is not None and config.search == "faiss":
+        vectors.save_index(list(both))
+    return both, selection
 
 
 def stage_inputs(config: SelectConfig, site: str) -> dict[str, Any]:
@@ -217,9 +220,10 @@ class SelectRun:
 
 
 def partial_recipe(source: str, overrides: Sequence[str]) -> Recipe:
-    """A recipe whose tables train and residual may be left out: no selection reads them."""
+    """A recipe whose tables train and residual may be left out: no selection reads them, nor what `specialise` does with the domain."""
     data = apply_overrides(load_toml(find_recipe(source)), overrides)
-    return Recipe.parse({**{name: {} for name in ("train", "residual")}, **data})
+    tables = {name: table for name, table in data.items() if name not in ("base", "specialise")}  # of `specialise`, whose selection is the same
+    return Recipe.parse({**{name: {} for name in ("train", "residual")}, **tables})
 
 
 def check_strategy(name: str) -> str:

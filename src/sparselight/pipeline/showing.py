@@ -74,8 +74,7 @@ def strongest_effect(subject: HuggingFaceSubject, coder: Sae, card: Card, texts:
 
 
 def _f1_low(card: Card) -> float:
-    assert card.explanation is not None
-    return card.explanation.evidence.f1.low or 0.0
+    return (card.evidence.f1.low if card.evidence else None) or 0.0
 
 
 def _one_a_label(cards: Sequence[Card]) -> Iterator[Card]:

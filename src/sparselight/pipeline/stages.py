@@ -3,7 +3,7 @@
     corpus     train.parquet, held_out.parquet            select     domain_train.parquet, domain_held_out.parquet, selection.parquet
     harvest    general_train/ general_held_out/ domain_train/ domain_held_out/   (activation stores)
     train      sae/, log.jsonl                            residual   sae/, control/sae/, stitched/, log.jsonl
-    evaluate   evaluation.json, values.parquet, tables/   explain    catalogue.duckdb
+    evaluate   evaluation.json, values.parquet, tables/   explain    catalogue.duckdb, activations/
     intervene  interventions.json                         report     report.html
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from sys import version_info
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -19,9 +19,11 @@ from sparselight.config import Config
 from sparselight.corpus import CLASSES, ListCorpus, load_corpus, source_fingerprint
 from sparselight.errors import CorpusError
 from sparselight.evaluate import Case, Contender, Dataset, run_suite
-from sparselight.interpret import TokenSet, domain_cards, explain, is_supported, load_catalogue, save_catalogue
-from sparselight.pipeline.engine import Run, Stage
+from sparselight.interpret import TokenSet, load_catalogue
+from sparselight.pipeline.engine import Run, Stage, Watcher
+from sparselight.pipeline.explaining import explain_run
 from sparselight.pipeline.recipe import Recipe
+from sparselight.pipeline.recommending import trained_subject, trains_own
 from sparselight.pipeline.selecting import VECTORS_FOLDER, make_selection, stage_inputs
 from sparselight.pipeline.showing import pick_edits, write_run_report
 from sparselight.protocols import Example, Progress
@@ -46,8 +48,8 @@ class RunCoder(NamedTuple):
 class RunStages:
     """The stage list of one recipe over one run folder, and how later code opens what the stages left."""
 
-    def __init__(self, recipe: Recipe, run: Run):
-        self.recipe, self.run = recipe, run
+    def __init__(self, recipe: Recipe, run: Run, watcher: Watcher | None = None, plans_only: bool = False):
+        self.recipe, self.run, self.watcher, self.plans_only = recipe, run, watcher, plans_only
 
     def stages(self) -> list[Stage]:
         """All stages in order, each with the settings and inputs that determine its output."""
@@ -64,7 +66,7 @@ class RunStages:
             Stage("train", ("harvest",), training(recipe.train), self.train),
             Stage("residual", ("harvest", "train"), training(recipe.residual), self.residual),
             Stage("evaluate", ("corpus", "harvest", "train", "residual"), plain(recipe.evaluate), self.evaluate, code=("evaluate",)),
-            Stage("explain", ("corpus", "harvest", "train", "residual"), {**plain(recipe.explain), "python": version_info[:2]}, self.explain,
+            Stage("explain", ("corpus", "harvest", "train", "residual"), {**without_llm(recipe.explain), "python": version_info[:2]}, self.explain,
                   code=("interpret",)),
             Stage("intervene", ("corpus", "explain"), plain(recipe.intervene), self.intervene, code=("interpret", "intervene", "pipeline")),
             Stage("report", STAGES[:-1], {"name": recipe.name}, self.report, code=("interpret", "report", "pipeline")),
@@ -74,6 +76,8 @@ class RunStages:
 
     @cached_property
     def subject(self) -> HuggingFaceSubject:
+        if trains_own(self.recipe):
+            return cast("HuggingFaceSubject", trained_subject(self.recipe, self.run.folder, self.watcher, self.plans_only))
         return load_subject(self.recipe.subject)
 
     def corpus_side(self, side: str) -> ListCorpus:
@@ -163,12 +167,7 @@ class RunStages:
         return {"n_tokens": record.n_tokens, "passed_tokens": case.passed_tokens, "families": list(record.families)}
 
     def explain(self, folder: Path, progress: Progress) -> dict[str, Any]:
-        coders = {"base": self.base(), "residual": self.residual_sae()}
-        cards = explain(coders, self.token_sets("train"), self.token_sets("held_out"), self.site, self.subject, self.recipe.explain, progress)
-        save_catalogue(cards, folder)
-        supported = [card for card in cards if is_supported(card)]
-        return {"n_cards": len(cards), "n_explained": sum(card.explanation is not None for card in cards), "n_supported": len(supported),
-                "n_domain_supported": len(domain_cards(supported))}
+        return explain_run(self, folder, progress)
 
     def intervene(self, folder: Path, progress: Progress) -> dict[str, Any]:
         cards = load_catalogue(self.run.path("explain"))
@@ -225,6 +224,11 @@ class RunStages:
 
 def plain(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json")
+
+
+def without_llm(config: Config) -> dict[str, Any]:
+    """The settings of explaining that the stage itself reads: it asks no language model."""
+    return config.model_dump(mode="json", exclude={"llm", "scorers"})
 
 
 def next_command() -> str:

@@ -140,8 +140,7 @@ def evidence_plot(cards: Sequence[Card]) -> Markup | None:
     points: dict[str, list[tuple[float, float]]] = {}
     x, y = Scale(0, 1, 52, 444), Scale(0, 1, 350, 30)
     for card in cards:
-        if card.explanation is not None:
-            evidence = card.explanation.evidence
+        if (evidence := card.evidence) is not None:
             points.setdefault(card.source, []).append((x(_high(evidence.control_f1)), y(evidence.f1.value)))
     if not points:
         return None
@@ -214,9 +213,8 @@ def _shape(source: str) -> str:
 
 def f1_strip(card: Card) -> Markup | None:
     """A line from 0 to 1 with a card's held-out F1, its interval, and the F1 of shuffled labels: what the numbers beside it say."""
-    if card.explanation is None:
+    if (evidence := card.evidence) is None:
         return None
-    evidence = card.explanation.evidence
     x, css = Scale(0, 1, 6, 194), _side(card.source)
     control = line(x(0), 9, x(_high(evidence.control_f1)), 9, "stroke-muted thick")
     span = line(x(_low(evidence.f1)), 9, x(min(1.0, _high(evidence.f1))), 9, f"stroke-{css} thick")

@@ -54,15 +54,11 @@ def tally(cards: Sequence[Card]) -> list[Tally]:
 
 
 def _f1_low(card: Card) -> float:
-    assert card.explanation is not None
-    low = card.explanation.evidence.f1.low
-    assert low is not None
-    return low
+    return (card.evidence.f1.low if card.evidence else None) or 0.0
 
 
 def _n_labelled(card: Card) -> int:
-    assert card.explanation is not None
-    return card.explanation.evidence.n_labelled
+    return card.evidence.n_labelled if card.evidence else 0
 
 
 def _spread(cards: Iterable[Card], n_cards: int) -> list[Card]:

@@ -96,7 +96,7 @@ def card_view(card: Card, place: str, n_contexts: int) -> CardView:
         n_contexts: the most contexts to show, hidden ones included.
     """
     contexts = [context_view(context) for context in card.contexts[:n_contexts]]
-    evidence = card.explanation.evidence if card.explanation else None
+    evidence = card.evidence
     scores = [] if evidence is None else [
         ("F1, held out", number(evidence.f1.value), interval(evidence.f1)),
         ("precision", number(evidence.precision.value), interval(evidence.precision)),

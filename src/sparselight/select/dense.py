@@ -6,11 +6,14 @@ as a function from examples to vectors. Refuses: vectors that are not finite.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from sparselight.errors import ConfigError, MissingExtraError
+from sparselight.files import write_bytes
 from sparselight.protocols import Example
 from sparselight.select.config import SelectConfig
 
@@ -35,11 +38,19 @@ def dense_scores(
         if not np.isfinite(vectors).all():
             raise ConfigError(asked=f"select by vectors of select.encoder = {config.encoder!r}", why="some of them are not finite",
                               instead="use subject.dtype = 'float32', or another select.encoder")
-    if config.encoder == "subject":
-        present = (examples != 0).any(axis=1)  # a text without tokens has no vector
-        center = examples[present].mean(axis=0, dtype=np.float64).astype(np.float32)
-        examples, outside = unit(np.where(present[:, None], examples - center, 0)), unit(outside - center)
+    examples, outside = comparable(examples, outside, config)
     return mean_of_best(examples, np.concatenate([examples[list(seeds)], outside]), config.pool, config.search)
+
+
+def comparable(
+    examples: Float[np.ndarray, "example d"], outside: Float[np.ndarray, "seed d"], config: SelectConfig,
+) -> tuple[Float[np.ndarray, "example d"], Float[np.ndarray, "seed d"]]:
+    """Vectors whose inner products are the likeness: the subject's are centered on the mean of the examples and scaled to length 1."""
+    if config.encoder != "subject":
+        return examples, outside
+    present = (examples != 0).any(axis=1)  # a text without tokens has no vector
+    center = examples[present].mean(axis=0, dtype=np.float64).astype(np.float32)
+    return unit(np.where(present[:, None], examples - center, 0)), unit(outside - center)
 
 
 def unit(vectors: Float[np.ndarray, "example d"]) -> Float[np.ndarray, "example d"]:
@@ -71,11 +82,29 @@ def _numpy_best(examples: np.ndarray, seeds: np.ndarray, pool: int) -> Float[np.
 
 def _faiss_best(examples: np.ndarray, seeds: np.ndarray, pool: int) -> Float[np.ndarray, "example pool"]:
     """The same by faiss's exact index over the seeds."""
+    best: Float[np.ndarray, "example pool"] = _faiss_index(seeds).search(examples, pool)[0]
+    return best
+
+
+def save_index(examples: Float[np.ndarray, "example d"], config: SelectConfig, path: Path) -> None:
+    """Write a faiss index of all examples, row by row, whose inner products with comparable vectors are the scores of dense retrieval.
+
+    Raises:
+        MissingExtraError: when faiss is not installed.
+    """
+    vectors, _ = comparable(examples, examples[:0], config)
+    index = _faiss_index(np.ascontiguousarray(vectors, dtype=np.float32))
+    import faiss
+
+    write_bytes(path, faiss.serialize_index(index).tobytes())
+
+
+def _faiss_index(vectors: np.ndarray) -> Any:
+    """The exact index of inner products with these vectors."""
     try:
         import faiss
     except ImportError:
         raise MissingExtraError(package="faiss-cpu", extra="retrieval", asked="search with select.search = 'faiss'") from None
-    index = faiss.IndexFlatIP(seeds.shape[1])
-    index.add(seeds)
-    best: Float[np.ndarray, "example pool"] = index.search(examples, pool)[0]
-    return best
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    return index
