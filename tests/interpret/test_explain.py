@@ -1,98 +1,15 @@
 """Planted latents with known answers, through the whole explainer."""
 
-import re
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
+from planted_text import CONFIG, PlantedCoder, PlantedStore, PlantedSubject, planted_examples
 
 from sparselight.errors import ConfigError, CorpusError, SaeError, StoreError
 from sparselight.interpret import ExplainConfig, TokenSet, domain_cards, explain, is_supported
 from sparselight.protocols import Codes, Example, Span
-
-TOKEN = re.compile(r" ?[A-Za-z0-9]+|\s|[^\sA-Za-z0-9]")
-WORDS = ["alpha", "beta", "gamma", "delta", "secret", "key", "def", "import", "value", "x"]
-CONFIG = ExplainConfig(min_support=5, min_fires=5, n_bootstrap=100, n_shuffles=3, n_contexts=8, context_tokens=10)
-
-
-@dataclass
-class PlantedStore:
-    """Tokens by regular expression; the activation row of a token is (token id, running number, 1)."""
-
-    examples_given: list[Example]
-    vocabulary: dict[str, int]
-    columns: dict[str, list[int]] = field(default_factory=dict)
-
-    def __post_init__(self):
-        self.columns = {name: [] for name in ("example", "position", "token_id", "char_start", "char_end")}
-        for number, example in enumerate(self.examples_given):
-            for position, match in enumerate(TOKEN.finditer(example.text)):
-                token_id = self.vocabulary.setdefault(match.group(), len(self.vocabulary))
-                for name, value in zip(self.columns, (number, position, token_id, *match.span()), strict=True):
-                    self.columns[name].append(value)
-        self.n_tokens = len(self.columns["example"])
-
-    def tokens(self):
-        return pa.table(self.columns)
-
-    def examples(self):
-        given = self.examples_given
-        return pa.table({"example": list(range(len(given))), "id": [item.id for item in given], "group": [item.group for item in given]})
-
-    def read(self, rows, site):
-        return torch.tensor([[float(self.columns["token_id"][row]), float(row), 1.0] for row in rows.tolist()])
-
-    def all(self, name):
-        return TokenSet(name, self, np.arange(self.n_tokens), {example.id: example for example in self.examples_given})
-
-
-class PlantedSubject:
-    def __init__(self, vocabulary):
-        self.vocabulary = vocabulary
-
-    def token_text(self, token_id):
-        return list(self.vocabulary)[token_id]
-
-    def output_effects(self, directions, site):
-        return directions[:, :1] * torch.arange(len(self.vocabulary))
-
-
-class PlantedCoder:
-    """Latent 0 fires on the word `secret`, but stays quiet on a tenth of them and fires on a few others; 1 fires at random; 2 never;
-    3 weakly on all words and strongly on the token ` key`."""
-
-    d_in, n_latents = 3, 4
-    W_dec = torch.tensor([[1.0, 0, 0], [-1.0, 0, 0], [1.0, 0, 0], [1.0, 0, 0]])
-
-    def __init__(self, stores, vocabulary):
-        texts = list(vocabulary)
-        self.secret = torch.tensor([text.strip() == "secret" for text in texts])
-        self.key = torch.tensor([text == " key" for text in texts])
-        self.word = torch.tensor([text.strip().isalnum() for text in texts])
-
-    def encode(self, x):
-        ids, rows = x[:, 0].long(), x[:, 1].long()
-        secret = self.secret[ids]
-        dense = torch.zeros(len(x), 4)
-        dense[:, 0] = torch.where(secret, rows * 7919 % 10 != 0, rows * 7919 % 200 == 1).float()
-        dense[:, 1] = (rows * 104729 % 97 % 11 == 0).float()
-        dense[:, 3] = torch.where(self.key[ids], 10.0, self.word[ids].float())
-        token, latent = dense.nonzero(as_tuple=True)
-        counts = torch.bincount(token, minlength=len(x))
-        return Codes(dense[token, latent], latent, torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)]), 4)
-
-
-def planted_examples(tag, n_groups, seed, package="pkg"):
-    rng = np.random.default_rng(seed)
-    examples = []
-    for group in range(n_groups):
-        for part in range(2):
-            text = " ".join(rng.choice(WORDS, size=40)) + "\n# done"
-            spans = (Span(len(text) - 6, len(text), "token_class", "comment"),)
-            examples.append(Example(f"{tag}{group}:{part}", text, f"{tag}{group}", {"package": f"{package}{group % 2}"}, spans))
-    return examples
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +151,40 @@ def test_unusable_sets_and_coders_are_refused(planted):
         explain({"base": wide}, [train.all("general")], [held.all("general")], "site", subject, CONFIG)
     with pytest.raises(ConfigError, match=r"explain\.thresholds"):
         ExplainConfig.parse({"thresholds": [1.5]}, "explain")
+
+
+class RowCoder:
+    """Latent 0 fires in the first example of each store; latent 1 behind row 860, which the held-out store does not have."""
+
+    d_in, n_latents = 3, 2
+
+    def encode(self, x):
+        dense = torch.stack([x[:, 1] < 15, x[:, 1] > 860], dim=1).float()
+        token, latent = dense.nonzero(as_tuple=True)
+        counts = torch.bincount(token, minlength=len(x))
+        return Codes(dense[token, latent], latent, torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)]), 2)
+
+
+def test_where_nothing_can_be_said_the_card_says_why(planted, planted_cards):
+    stores, vocabulary = planted
+    train, held = stores["train"], stores["held"]
+    assert held.n_tokens < 861 < train.n_tokens
+    one, train_only = explain({"base": RowCoder()}, [train.all("general")], [held.all("general")], "site", PlantedSubject(vocabulary), CONFIG)
+    assert (one.explanation, one.grade) == (None, "D")
+    assert one.grade_why == "it fires in one example only, from which what it stands for cannot be told"
+    assert (train_only.grade, train_only.explanation.evidence) == ("D", None)
+    assert train_only.explanation.scores[0].why_not == f"it fires on none of the {held.n_tokens:,} held-out tokens"
+    assert planted_cards[2].grade_why.startswith("it fires on none of the ")
+
+
+def test_annotations_that_do_not_fit_the_text_are_refused(planted):
+    stores, vocabulary = planted
+    held = stores["held"]
+    first = held.examples_given[0]
+    wrong = {**{example.id: example for example in held.examples_given}, first.id: replace(first, spans=(Span(0, 10_000, "token_class", "comment"),))}
+    with pytest.raises(CorpusError, match="covers the characters 0 to 10000"):
+        explain({"base": PlantedCoder(stores, vocabulary)}, [stores["train"].all("general")], [TokenSet("general", held, np.arange(held.n_tokens), wrong)],
+                "site", PlantedSubject(vocabulary), CONFIG)
 
 
 def test_domain_cards_are_those_with_the_higher_domain_rate(planted_cards):

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from sparselight.interpret import ExplainConfig, TextRenderer, TokenSet, explain, is_supported, load_catalogue, save_catalogue
+from sparselight.interpret.cache import ActivationCache
+from sparselight.interpret.explain import iter_cards
 from sparselight.protocols import Codes
 from sparselight.testing import DOMAIN_GROUPS, tiny_corpus, tiny_subject
 
@@ -81,6 +83,10 @@ def test_every_latent_gets_a_card_with_evidence_and_effects(tiny_setting, tmp_pa
         assert not card.explanation.label.startswith("module=")
     assert sum(card.fire_rate for card in cards[:48]) <= 4 + 1e-9
     assert cards[0].explanation == cards[48].explanation
+    assert cards[0].neighbours[0].source == "base" and cards[0].parents == []
+    assert cards[48].parents[0].key == "base/0" and cards[48].parents[0].cosine == pytest.approx(1, abs=1e-4)
+    assert {"rolled_labels", "shuffled", "raw_neuron"} <= explained[0].explanation.scores[0].controls.keys()
+    assert all(card.n_tokens == sum(item.store.n_tokens for item in (*explain_on, *score_on)) for card in cards)
     assert not any(is_supported(card) for card in cards)  # random directions in an untrained subject stand for nothing
     f1, control = (np.mean([getattr(card.explanation.evidence, name).value for card in explained]) for name in ("f1", "control_f1"))
     assert f1 > control  # though they do follow token identity a little
@@ -98,9 +104,9 @@ def test_sites_and_coders_without_output_effects_leave_them_empty(tiny_setting):
     assert all(card.promotes == [] for card in explain({"base": Bare()}, explain_on, score_on, SITE, subject, config))
 
 
-def test_token_bounds_limit_what_is_read(tiny_setting):
+def test_token_bounds_limit_the_sample_and_everything_is_read_once(tiny_setting, tmp_path):
     subject, explain_on, score_on = tiny_setting
-    config = ExplainConfig(explain_tokens=300, score_tokens=200, min_support=3, min_fires=1, n_bootstrap=10, n_shuffles=1)
+    config = ExplainConfig(explain_tokens=300, score_tokens=200, min_support=3, min_fires=1, n_bootstrap=10, n_shuffles=1, controls=())
     read = []
 
     class Counting(RandomTopK):
@@ -108,6 +114,11 @@ def test_token_bounds_limit_what_is_read(tiny_setting):
             read.append(len(x))
             return super().encode(x)
 
-    explain({"base": Counting()}, explain_on, score_on, SITE, subject, config)
-    assert len(read) == 4
-    assert all(0 < n_tokens <= bound for n_tokens, bound in zip(read, (300, 300, 200, 200), strict=True))
+    cards = [card for block in iter_cards({"base": Counting()}, explain_on, score_on, SITE, subject, config, tmp_path) for card in block]
+    assert sum(read) == sum(item.store.n_tokens for item in (*explain_on, *score_on)) == cards[0].n_tokens
+    cache = ActivationCache(tmp_path / "base")
+    assert 0 < cache.n_tokens <= 2 * (300 + 200)
+    general = score_on[0]
+    codes = RandomTopK().encode(general.store.read(general.rows, SITE))
+    positive = codes.latents[codes.values > 0]
+    assert [card.fire_rate for card in cards] == [int((positive == latent).sum()) / general.store.n_tokens for latent in range(48)]

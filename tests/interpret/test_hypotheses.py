@@ -19,7 +19,7 @@ def frame_of(examples, pieces):
             rows.append((number, position, vocabulary.setdefault(piece, len(vocabulary)), offset, offset + len(piece)))
             offset += len(piece)
     example, position, token_id, start, end = np.array(rows).T
-    frame = TokenFrame(sets=(SetSlice("general", "explain", 0, len(rows)),), stores=(), n_explain=len(rows), rows=np.arange(len(rows)),
+    frame = TokenFrame(sets=(SetSlice("general", "explain", 0, len(rows)),), n_explain=len(rows), rows=np.arange(len(rows)),
                        example=example, group=example, position=position, token_id=token_id, char_start=start, char_end=end,
                        examples=tuple(examples), groups=tuple(item.group for item in examples))
     return frame, list(vocabulary).__getitem__
@@ -62,6 +62,33 @@ def test_blank_tokens_inside_a_span_carry_its_label():
     assert values_of(find_families(frame, token_text), "token_class") == ["docstring"] * 3
 
 
+def test_two_tokens_two_words_and_tokens_inside_spans(code_families):
+    arrow = "\u2192"
+    assert values_of(code_families, "behind")[:3] == [None, "imp", "ort"]
+    assert values_of(code_families, "behind")[12:] == [None, "tail"]  # never across examples
+    assert values_of(code_families, "tokens")[1] == f"imp{arrow}ort"
+    assert values_of(code_families, "words")[:5] == [None, None, f"import{arrow}get", None, f"get{arrow}value"]
+    inside = values_of(code_families, "piece in token_class")[:6]
+    assert inside == [f"imp{arrow}keyword", f"ort{arrow}keyword", f"get{arrow}name", None, f"value{arrow}name", None]
+
+
+def test_near_holds_telling_words_only_and_none_twice():
+    texts = ["common rare x y", *("common z" for _ in range(20))]
+    examples = [Example(str(number), text, str(number)) for number, text in enumerate(texts)]
+    frame, token_text = frame_of(examples, [["common", " rare", " x", " y"], *(["common", " z"] for _ in range(20))])
+    near = next(family for family in find_families(frame, token_text) if family.name == "near")
+    held = [sorted(near.values[code] for code in column if code >= 0) for column in near.codes.T.tolist()]
+    assert held[:4] == [[], [], ["rare"], ["rare", "x"]]  # `common` stands in every group
+    assert all(len(set(words)) == len(words) for words in held)
+
+
+def test_rare_pairs_are_left_out():
+    examples = [Example(name, "one two", name) for name in "ab"]
+    frame, token_text = frame_of(examples, [["one", " two"], ["one", " two"]])
+    assert next(family for family in find_families(frame, token_text, 2) if family.name == "tokens").values == ("one\u2192 two",)
+    assert next(family for family in find_families(frame, token_text, 3) if family.name == "tokens").values == ()
+
+
 def test_example_labels_of_any_name_become_families(code_families):
     assert values_of(code_families, "package") == ["asyncio"] * 12 + [None] * 2
     assert values_of(code_families, "label_word") == ["clash"] * 12 + [None] * 2
@@ -89,9 +116,9 @@ def test_hypotheses_need_support_among_the_explain_tokens(code_families):
     hypotheses = make_hypotheses(code_families, np.zeros(14, dtype=int), n_explain=6, min_support=2, min_groups=1)
     assert "word=import" in hypotheses.labels
     assert "after=x" not in hypotheses.labels  # three tokens, none of them an explain token
-    assert list(hypotheses.rank) == sorted(hypotheses.rank)
+    assert list(hypotheses.columns.rank) == sorted(hypotheses.columns.rank)
     column = hypotheses.labels.index("word=import")
-    assert np.flatnonzero((hypotheses.columns == column).any(axis=0)).tolist() == [0, 1]
+    assert np.flatnonzero((hypotheses.columns.values == column).any(axis=0)).tolist() == [0, 1]
 
 
 def test_hypotheses_need_more_than_one_group():
@@ -103,7 +130,7 @@ def test_hypotheses_need_more_than_one_group():
         return set(make_hypotheses(families, frame.group, n_explain, 1, min_groups).labels)
 
     assert {"word=same", "module=one", "word=three"} <= labels(6, 1)
-    assert labels(6, 3) == {"word=same", "piece=same", "token=same", "after=same", "line=same", "position=1", "position=2"}
+    assert labels(6, 3) == {"word=same", "piece=same", "token=same", "after=same", "line=same", "position=1", "position=2", "behind=same"}
     assert labels(4, 3) == set()
 
 
@@ -116,6 +143,11 @@ def test_hypotheses_need_more_than_one_group():
     ("line", "text", "def", "on lines whose first word is `def`"),
     ("token_class", "span", "docstring", "docstring"),
     ("package", "label", "asyncio", "anywhere in package asyncio"),
+    ("behind", "conjunction", "(\n", "right after the token `(\\n`"),
+    ("near", "conjunction", "socket", "up to 8 words after `socket`"),
+    ("words", "conjunction", "import\u2192ssl", "the word `ssl` after `import`"),
+    ("tokens", "conjunction", " a\u2192.", "the token `.` right after ` a`"),
+    ("piece in token_class", "conjunction", "key\u2192line_comment", "`key` in line comment"),
 ])
 def test_descriptions(name, kind, value, text):
     assert describe(name, kind, value) == text

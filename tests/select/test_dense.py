@@ -8,7 +8,7 @@ from selectable import count, topic_vectors, toy_corpus
 
 from sparselight.errors import ConfigError, MissingExtraError
 from sparselight.select import SelectConfig, select_examples
-from sparselight.select.dense import dense_scores, mean_of_best, unit
+from sparselight.select.dense import comparable, dense_scores, mean_of_best, save_index, unit
 
 SEEDS = ("crypt/file0.py", "crypt/file1.py")
 DENSE = SelectConfig(seeds=SEEDS, retrieve=("dense",), max_tokens=10_000)
@@ -35,6 +35,18 @@ def test_faiss_gives_the_same():
     by_faiss = select_examples(toy_corpus(), DENSE.model_copy(update={"search": "faiss"}), count, vectors=topic_vectors)
     assert set(by_faiss.examples) == set(by_numpy.examples)
     assert by_faiss.scores == pytest.approx(by_numpy.scores, rel=1e-5)
+
+
+def test_the_index_that_is_kept_gives_the_scores_of_a_selection(tmp_path):
+    faiss = pytest.importorskip("faiss", reason="faiss-cpu is not installed")
+    examples, seeds = draw(300, d=16), draw(2, seed=1, d=16)
+    save_index(examples, DENSE, tmp_path / "kept.faiss")
+    index = faiss.read_index(str(tmp_path / "kept.faiss"))
+    assert (index.ntotal, index.d) == (300, 16)
+    _, comparable_seeds = comparable(examples, seeds, DENSE)
+    products, rows = index.search(np.ascontiguousarray(comparable_seeds, dtype=np.float32), 300)
+    by_row = np.stack([one[np.argsort(order)] for one, order in zip(products, rows, strict=True)])
+    assert by_row.mean(axis=0) == pytest.approx(dense_scores(examples, [], seeds, DENSE), abs=1e-5)
 
 
 def test_vectors_of_the_subject_are_centered_and_of_unit_length():

@@ -1,34 +1,40 @@
 """The statistical explainer: a card for every latent, without a language model.
 
-For each latent the label that best predicts its firing is searched on the explain tokens (`search`), scored on held-out
-tokens of other groups (`scoring`), and set beside the same search with shuffled labels. Contexts come from `examples`; the
-next tokens that a latent promotes or suppresses are the largest and smallest entries of its decoder direction's effect on the
-logits (`subject.output_effects`). Refuses token sets that share an example or group between explaining and scoring.
+One pass reads the stores (`activations`); then, a thousand latents at a time, the label that best predicts firing is searched on the explain tokens,
+scored on held-out tokens of other groups and set beside its controls (`label_rule`), and the card is made: contexts (`examples`), promoted tokens
+and nearest directions (`directions`), grade (`evidence`). Memory does not grow with the size of the stores, and with the number of latents only
+by what the strongest examples take. Refuses token sets that share an example or group between explaining and scoring.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
 from pydantic import Field
-from scipy import sparse
 
 from sparselight.config import Config
-from sparselight.errors import CorpusError, SubjectError
-from sparselight.interpret.examples import encode_frame, make_contexts, n_blocks
-from sparselight.interpret.hypotheses import Hypotheses, find_families, make_hypotheses
-from sparselight.interpret.scoring import Scores, held_out_f1, score
-from sparselight.interpret.search import Choice, firing_matrix, maxima, rolled, search
-from sparselight.interpret.tokens import TokenFrame, TokenSet, make_frame
+from sparselight.errors import CorpusError
+from sparselight.evaluate.controls import CONTROL_ROWS
+from sparselight.interpret.activations import n_blocks, read_activations
+from sparselight.interpret.cache import n_bins
+from sparselight.interpret.card_maker import CardMaker, Weights
+from sparselight.interpret.contexts import Media, Windows, no_media
+from sparselight.interpret.controls import ControlName, Reference, make_controls
+from sparselight.interpret.directions import directions_of, nearest_directions, output_effects
+from sparselight.interpret.examples import ExamplesConfig
+from sparselight.interpret.hypotheses import find_families, make_hypotheses
+from sparselight.interpret.label_rule import LabelRule
+from sparselight.interpret.llm.config import LlmConfig, ScorersConfig
+from sparselight.interpret.strongest import save_strongest
+from sparselight.interpret.tokens import SetTokens, TokenFrame, TokenSet, make_frame
 from sparselight.protocols import Progress, SparseCoder, Subject, no_progress
-from sparselight.records import Card, Evidence, Explanation, MetricValue
+from sparselight.records import Card, Neighbour
 
-EXPLAINER = "statistical"
-N_NEXT_TOKENS = 6
-EFFECT_ENTRIES = 16_000_000  # of a latent x vocabulary block held at once: 64 MB
+STRONGEST = "strongest.parquet"
+OnControl = Callable[[str, ControlName, Reference], None]
 
 
 class ExplainConfig(Config):
@@ -50,12 +56,31 @@ class ExplainConfig(Config):
     """Repetitions of the search with shuffled labels."""
     n_bootstrap: int = Field(default=500, ge=10)
     """Resamples of the groups for the 95 % intervals."""
+    controls: tuple[ControlName, ...] = ("random_latent", "raw_neuron")
+    """What explanations stand beside, besides shuffles: latents of an untrained SAE, channels of the activations."""
     n_contexts: int = Field(default=8, ge=1)
     """Contexts a card; 3 in 8 of them from lower quantiles."""
     context_tokens: int = Field(default=24, ge=1)
     """Tokens a context."""
+    n_neighbours: int = Field(default=5, ge=0)
+    """Nearest decoder directions that a card names."""
+    examples: ExamplesConfig = ExamplesConfig()
+    """What other explainers and scorers get to see."""
+    llm: LlmConfig = LlmConfig()
+    """The language model that `sparselight explain` asks; the stage itself asks none."""
+    scorers: ScorersConfig = ScorersConfig()
+    """How its explanations are scored."""
     seed: int = 0
     """Of the sample, the shuffles and the bootstrap."""
+
+
+class Extras(NamedTuple):
+    """What the corpus adds to contexts."""
+
+    with_marks: bool = False
+    """Whether contexts carry the annotations of their tokens."""
+    media: Media = no_media
+    """The image of an example, where it has one."""
 
 
 def explain(
@@ -67,7 +92,7 @@ def explain(
     config: ExplainConfig,
     progress: Progress = no_progress,
 ) -> list[Card]:
-    """Make the card of every latent of every coder.
+    """Make the card of every latent of every coder; `iter_cards` does it in bounded memory and keeps the activations.
 
     Args:
         coders: by the name that becomes a card's source (`base`, `residual`).
@@ -80,23 +105,57 @@ def explain(
         CorpusError: when the sets are empty, share groups between the two roles, or `general` is missing from score_on.
         SaeError: when a coder does not fit the site.
     """
-    frame = make_frame(explain_on, score_on, config.explain_tokens, config.score_tokens, config.seed)
+    with tempfile.TemporaryDirectory(prefix="sparselight-") as folder:
+        cards = iter_cards(coders, explain_on, score_on, site, subject, config, Path(folder), progress)
+        return [card for block in cards for card in block]
+
+
+def iter_cards(
+    coders: Mapping[str, SparseCoder], explain_on: Sequence[TokenSet], score_on: Sequence[TokenSet], site: str, subject: Subject, config: ExplainConfig,
+    folder: Path, progress: Progress = no_progress, extras: Extras | None = None, on_control: OnControl | None = None,
+) -> Iterator[list[Card]]:
+    """As `explain`, some cards at a time.
+
+    Args:
+        folder: gets what later draws of examples need: `SOURCE/latents-NNNNN.parquet` and `SOURCE/strongest.parquet`.
+        on_control: called with what was found for each control, before the first cards.
+
+    Raises:
+        CorpusError, SaeError: as `explain`.
+        StoreError: when the disk is full.
+    """
+    explain_sets, score_sets = ([SetTokens.of(token_set) for token_set in sets] for sets in (explain_on, score_on))
+    frame = make_frame(explain_sets, score_sets, config.explain_tokens, config.score_tokens, config.seed)
     if frame.select("score", "general") is None:
         raise CorpusError(asked="measure how often latents fire", why="no held-out token set is named `general`",
                           instead="name one of the sets to score on `general`")
-    step = _Steps(progress, n_blocks(frame) + len(coders) * (config.n_shuffles + 3))
-    token_text = cache(subject.token_text)
-    hypotheses = make_hypotheses(find_families(frame, token_text), frame.group, frame.n_explain, config.min_support, config.min_groups)
-    matrices = encode_frame(coders, frame, site, step)
-    cards = []
+    sets, token_text = [*explain_sets, *score_sets], cache(subject.token_text)
+    controls = _controls(coders, explain_sets[0], frame, site, config)
+    step = _Steps(progress, n_blocks(sets) + len(controls) + sum(n_bins(coder.n_latents) + 1 for coder in coders.values()))
+    with tempfile.TemporaryDirectory(prefix="sparselight-") as scratch:
+        flat = {f"{source}.{name}": coder for (source, name), coder in controls.items()}
+        folders = {**{source: folder / source for source in coders}, **{name: Path(scratch) / name for name in flat}}
+        readings = read_activations(coders, flat, sets, frame, site, folders, max(config.n_contexts, config.examples.n_top), config.context_tokens, step)
+        families = find_families(frame, token_text, config.min_support)
+        hypotheses = make_hypotheses(families, frame.group, frame.n_explain, config.min_support, config.min_groups)
+        del families
+        rule = LabelRule(frame, hypotheses, config.thresholds, config.n_shuffles, config.n_bootstrap, config.seed)
+        references: dict[str, dict[str, Reference]] = {source: {} for source in coders}
+        for source, name in controls:
+            references[source][name] = rule.reference(readings[f"{source}.{name}"].cache.bins())
+            if on_control is not None:
+                on_control(source, name, references[source][name])
+            step(f"{source}: {name}")
+    windows = Windows(sets, frame, token_text, config.context_tokens, *(extras or Extras()))
     for source, coder in coders.items():
-        activations = matrices.pop(source)
-        explanations = _explain_coder(source, activations, frame, hypotheses, config, step)
-        effects = _next_tokens(coder, subject, site, token_text)
-        step(f"{source}: output effects")
-        cards += _make_cards(source, activations.tocsc(), explanations, effects, frame, token_text, config)
-        step(f"{source}: cards")
-    return cards
+        reading = readings.pop(source)
+        save_strongest(reading.strongest, folder / source / STRONGEST)
+        weights = Weights(output_effects(coder, subject, site, token_text), *_nearest(source, coders, config.n_neighbours))
+        maker = CardMaker(source, reading, rule, references[source], weights, windows, _sizes(frame, sets), config.min_fires, config.n_contexts)
+        step(f"{source}: directions")
+        for start, activations in reading.cache.bins():
+            yield maker.cards(start, activations)
+            step(f"{source}: explained {start + activations.shape[1]:,} latents")
 
 
 class _Steps:
@@ -110,102 +169,27 @@ class _Steps:
         self.progress(self.done, self.total, note)
 
 
-def _explain_coder(source: str, activations: sparse.csr_matrix, frame: TokenFrame, hypotheses: Hypotheses, config: ExplainConfig,
-                   step: Callable[[str], None]) -> list[Explanation | None]:
-    """Search, score and control for all latents of one coder."""
-    n_explain, columns, rank = frame.n_explain, hypotheses.columns, hypotheses.rank
-    explain, held_out = activations[:n_explain].tocsc(), activations[n_explain:].tocsc()
-    if not hypotheses.n_hypotheses:
-        return [None] * activations.shape[1]
-    largest = maxima(explain)
-    thresholds = [frac * largest for frac in sorted(config.thresholds)]
-    firings = [firing_matrix(explain, threshold) for threshold in thresholds]
-    choice = search(firings, thresholds, columns[:, :n_explain], rank)
-    _, group = np.unique(frame.group[n_explain:], return_inverse=True)
-    scores = score(firing_matrix(held_out, choice.threshold), choice, columns[:, n_explain:], rank, group, config.n_bootstrap, config.seed)
-    step(f"{source}: search")
-    parts = [slice(part.start, part.stop) for part in frame.sets]
-    control = []
-    for shuffle in range(config.n_shuffles):
-        shuffled = rolled(columns, parts, np.random.default_rng([config.seed, shuffle]))
-        chance = search(firings, thresholds, shuffled[:, :n_explain], rank)
-        control.append(held_out_f1(firing_matrix(held_out, chance.threshold), chance, shuffled[:, n_explain:], rank))
-        step(f"{source}: control {shuffle + 1} of {config.n_shuffles}")
-    enough = np.diff(explain.indptr) >= config.min_fires
-    return [
-        _explanation(latent, hypotheses, choice, scores, np.stack(control)[:, latent], int(group.max()) + 1, config.seed)
-        if enough[latent] and choice.hypothesis[latent] >= 0 else None
-        for latent in range(activations.shape[1])
-    ]
+def _controls(coders: Mapping[str, SparseCoder], tokens: SetTokens, frame: TokenFrame, site: str,
+              config: ExplainConfig) -> dict[tuple[str, ControlName], SparseCoder]:
+    if not config.controls:
+        return {}
+    rows = frame.rows[frame.sets[0].start : frame.sets[0].stop]
+    x = tokens.store.read(rows[np.linspace(0, len(rows) - 1, min(len(rows), CONTROL_ROWS)).astype(np.int64)], site)
+    return {(source, name): control for source, coder in coders.items() if coder.d_in == x.shape[1]
+            for name, control in make_controls(coder, x, config.controls, config.seed).items()}
 
 
-def _explanation(latent: int, hypotheses: Hypotheses, choice: Choice, scores: Scores, control: Float[np.ndarray, " shuffle"],
-                 n_groups: int, seed: int) -> Explanation:
-    hypothesis = int(choice.hypothesis[latent])
-    points = (scores.precision, scores.recall, scores.f1)
-    precision, recall, f1 = (
-        MetricValue(
-            value=float(point[latent]), n=n_groups, seeds=[seed],
-            low=float(scores.low[row, latent]) if n_groups > 1 else None, high=float(scores.high[row, latent]) if n_groups > 1 else None,
-        )
-        for row, point in enumerate(points)
-    )
-    evidence = Evidence(
-        precision=precision, recall=recall, f1=f1,
-        control_f1=MetricValue(value=float(control.mean()), low=float(control.min()), high=float(control.max()), n=len(control), unit="shuffles", seeds=[seed]),
-        threshold=float(choice.threshold[latent]), n_fires=int(scores.n_fires[latent]), n_labelled=int(scores.n_labelled[latent]),
-    )
-    return Explanation(text=hypotheses.texts[hypothesis], label=hypotheses.labels[hypothesis], explainer=EXPLAINER, evidence=evidence)
+def _nearest(source: str, coders: Mapping[str, SparseCoder], n: int) -> tuple[list[list[Neighbour]], list[list[Neighbour]]]:
+    """Of each latent the nearest of its own dictionary, and those of the first dictionary where that is another."""
+    base = next(iter(coders))
+    own, first = directions_of(coders[source]), directions_of(coders[base])
+    nothing: list[list[Neighbour]] = [[] for _ in range(coders[source].n_latents)]
+    if own is None or not n:
+        return nothing, nothing
+    has_parents = source != base and first is not None and first.shape[1] == own.shape[1]
+    return nearest_directions(own, own, source, n, same=True), nearest_directions(own, first, base, n) if has_parents and first is not None else nothing
 
 
-def _next_tokens(coder: SparseCoder, subject: Subject, site: str, token_text: Callable[[int], str]) -> list[tuple[list[str], list[str]]]:
-    """The next tokens that each latent's decoder direction promotes and suppresses most; empty where the subject cannot tell."""
-    directions = getattr(coder, "W_dec", None)
-    output_effects = getattr(subject, "output_effects", None)
-    nothing: list[tuple[list[str], list[str]]] = [([], [])] * coder.n_latents
-    if directions is None or output_effects is None:
-        return nothing
-    result: list[tuple[list[str], list[str]]] = []
-    block, start = 64, 0  # the first block is small: only its answer tells how wide the vocabulary is
-    with torch.inference_mode():
-        while start < coder.n_latents:
-            try:
-                effects = output_effects(directions[start : start + block].detach(), site)
-            except SubjectError:
-                return nothing
-            result += [([token_text(token) for token in top], [token_text(token) for token in bottom]) for top, bottom in _extremes(effects)]
-            start += block
-            block = max(1, EFFECT_ENTRIES // effects.shape[1])
-    return result
-
-
-def _extremes(effects: Float[torch.Tensor, "latent vocabulary"]) -> list[tuple[list[int], list[int]]]:
-    n_tokens = min(N_NEXT_TOKENS, effects.shape[1])
-    top, bottom = (effects.topk(n_tokens, dim=1, largest=largest).indices.tolist() for largest in (True, False))
-    return list(zip(top, bottom, strict=True))
-
-
-def _make_cards(
-    source: str, activations: sparse.csc_matrix, explanations: Sequence[Explanation | None], effects: Sequence[tuple[list[str], list[str]]],
-    frame: TokenFrame, token_text: Callable[[int], str], config: ExplainConfig,
-) -> list[Card]:
-    general = _fire_rate(activations, frame.select("score", "general"))
-    domain_part = frame.select("score", "domain")
-    domain = general if domain_part is None else _fire_rate(activations, domain_part)
-    largest = maxima(activations)
-    return [
-        Card(
-            latent=latent, source=source, fire_rate=float(general[latent]), domain_fire_rate=float(domain[latent]), max_activation=float(largest[latent]),
-            explanation=explanation,
-            contexts=make_contexts(activations, latent, frame, token_text, config.n_contexts, config.context_tokens),
-            promotes=effects[latent][0] if largest[latent] else [], suppresses=effects[latent][1] if largest[latent] else [],
-        )
-        for latent, explanation in enumerate(explanations)
-    ]
-
-
-def _fire_rate(activations: sparse.csc_matrix, part: slice | None) -> Float[np.ndarray, " latent"]:
-    """Fraction of the tokens of a set on which each latent is positive."""
-    assert part is not None
-    inside: Int[np.ndarray, " entry"] = (activations.indices >= part.start) & (activations.indices < part.stop)
-    return np.diff(np.concatenate([[0], np.cumsum(inside)])[activations.indptr]) / (part.stop - part.start)
+def _sizes(frame: TokenFrame, sets: Sequence[SetTokens]) -> dict[tuple[str, str], int]:
+    """Tokens that were read of each set, by (role, name)."""
+    return {(part.role, part.name): len(tokens.rows) for part, tokens in zip(frame.sets, sets, strict=True)}

@@ -1,38 +1,27 @@
 """Hypotheses: labels of tokens that might predict where a latent fires, of every kind that texts and annotations give.
 
-A *family* gives each token at most one value (`word=secret`, `package=asyncio`); a hypothesis is one value of one family
-with enough tokens. Families built from the text itself: word, piece, token, after, line, position. Families built from the
-corpus: one for each kind of annotated span and one for each example label, whatever they are called. Everything works on
-the joined text of all examples with vectorised look-ups. Refuses nothing: a family without values is simply absent.
+A *family* gives each token one value, several or none (`word=secret`, `package=asyncio`); a hypothesis is one value of one family
+with enough tokens. Families built from the text itself: word, piece, token, after, line, position, and those of two tokens or words
+(`conjunctions`). Families built from the corpus: one for each kind of annotated span and one for each example label, whatever they are
+called. Everything works on the joined text of all examples with vectorised look-ups. A family without values is simply absent.
+Refuses: annotated spans that lie outside of their text.
 """
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 from jaxtyping import Int
 
+from sparselight.errors import CorpusError
+from sparselight.interpret.conjunctions import conjunction_families, describe_conjunction
+from sparselight.interpret.families import NO_VALUE, Codes, Family, JoinedText, Words, numbered, visible_breaks
+from sparselight.interpret.search import Columns
 from sparselight.interpret.tokens import TokenFrame
 
-WORD = re.compile(r"[^\W_]+")  # runs of letters and digits of any script; an underscore ends a word
 SPACES = " \t\r\n_\u2581\u0120"  # what stands before a word piece: blanks, underscores and the space marks of common tokenizers
 N_FIRST_POSITIONS = 4
-NO_VALUE = -1
-TEXT_FAMILIES = ("word", "piece", "token", "after", "line", "position")
-
-Codes = Int[np.ndarray, " token"]
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """One value or none for every token."""
-
-    name: str
-    kind: str  # text | span | label
-    codes: Codes  # index into values, or NO_VALUE
-    values: tuple[str, ...]
+TEXT_FAMILIES = ("word", "piece", "token", "after", "line", "position", "behind", "words", "tokens", "near")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +30,31 @@ class Hypotheses:
 
     labels: tuple[str, ...]  # `kind=value`, one a hypothesis
     texts: tuple[str, ...]  # the same in words
-    rank: Int[np.ndarray, " hypothesis"]  # of its family: 0 is the simplest
-    columns: Int[np.ndarray, "family token"]  # the hypothesis that the family gives to the token, or NO_VALUE
+    columns: Columns
 
     @property
     def n_hypotheses(self) -> int:
         return len(self.labels)
 
 
-def find_families(frame: TokenFrame, token_text: Callable[[int], str]) -> list[Family]:
+def find_families(frame: TokenFrame, token_text: Callable[[int], str], min_support: int = 1) -> list[Family]:
     """All families over the tokens of a frame, from the simplest to the broadest.
 
-    The order decides ties in the search: word, piece, token, after, annotated spans, line, position, then example labels with
-    the fewest values first (`package` before `module`).
+    The order decides ties in the search: word, piece, token, after, annotated spans, line, position, then those of two words or tokens, then
+    example labels with the fewest values first (`package` before `module`).
+
+    Args:
+        min_support: values of two words or tokens that occur less often are left out at once; they are most of all.
     """
-    text = _JoinedText(frame)
-    word, after, line = _word_families(frame, text)
+    text = JoinedText(frame)
+    words = Words(text)
+    word, after = Family("word", "text", words.own(), words.values), Family("after", "text", words.before(1), words.values)
     piece, token = _token_families(frame, token_text)
     spans = _span_families(frame, text)
     position = np.where(frame.position < N_FIRST_POSITIONS, frame.position, NO_VALUE)
     first = Family("position", "text", position, tuple(str(number + 1) for number in range(N_FIRST_POSITIONS)))
-    fixed = [word, piece, token, after, *spans, line, first]
+    fixed = [word, piece, token, after, *spans, _line_family(text, words), first]
+    fixed += conjunction_families(frame, words, piece, spans, token_text, min_support)
     labels = sorted(_label_families(frame, {family.name for family in fixed}), key=lambda family: (len(family.values), family.name))
     return [*fixed, *labels]
 
@@ -74,82 +67,59 @@ def make_hypotheses(families: Sequence[Family], group: Int[np.ndarray, " token"]
     """
     labels: list[str] = []
     texts: list[str] = []
+    slots: list[np.ndarray] = []
     ranks: list[int] = []
-    columns = []
+    first_slots: list[int] = []
+    widths: list[int] = []
     for rank, family in enumerate(families):
-        explain = family.codes[:n_explain]
-        support = np.bincount(explain[explain >= 0], minlength=len(family.values))
-        kept = np.flatnonzero((support >= min_support) & (_groups_of(explain, group[:n_explain], len(family.values)) >= min_groups))
+        codes = np.atleast_2d(family.codes)
+        kept = _often_enough(codes[:, :n_explain], group[:n_explain], len(family.values), min_support, min_groups)
         number = np.full(len(family.values) + 1, NO_VALUE, dtype=np.int32)  # the last entry serves the code -1
         number[kept] = len(labels) + np.arange(len(kept))
-        columns.append(number[family.codes])
         labels += [f"{family.name}={family.values[value]}" for value in kept]
         texts += [describe(family.name, family.kind, family.values[value]) for value in kept]
         ranks += [rank] * len(kept)
-    return Hypotheses(tuple(labels), tuple(texts), np.array(ranks, dtype=np.int64), np.stack(columns))
+        first_slots += [sum(len(rows) for rows in slots)] * len(kept)
+        widths += [len(codes)] * len(kept)
+        slots.append(number[codes])
+    columns = Columns(np.concatenate(slots), *(np.array(column, dtype=np.int64) for column in (first_slots, widths, ranks)))
+    return Hypotheses(tuple(labels), tuple(texts), columns)
+
+
+def _often_enough(codes: Int[np.ndarray, "slot token"], group: Codes, n_values: int, min_support: int, min_groups: int) -> Int[np.ndarray, " kept"]:
+    """Values with that many tokens in that many groups; no value may occur twice at one token."""
+    slot, token = np.nonzero(codes >= 0)
+    value = codes[slot, token]
+    support = np.bincount(value, minlength=n_values)
+    n_groups = int(group.max()) + 1
+    enough = support >= min_support
+    value, token = value[enough[value]], token[enough[value]]  # most values are rare: a sort of all pairs would be most of the work
+    pairs = np.unique(value.astype(np.int64) * n_groups + group[token])
+    return np.flatnonzero(enough & (np.bincount(pairs // n_groups, minlength=n_values) >= min_groups))
 
 
 def describe(name: str, kind: str, value: str) -> str:
     """A hypothesis in plain words."""
-    shown = value.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+    shown = visible_breaks(value)
     if kind == "span":
         return shown.replace("_", " ")
     if kind == "label":
         return f"anywhere in {name.replace('_', ' ')} {shown}"
+    if kind == "conjunction":
+        return describe_conjunction(name, value)
     if name == "position":
         return "the first token of an example" if value == "1" else f"token {value} of an example"
     words = {"word": "the word", "piece": "a piece that reads", "token": "the token", "after": "after the word", "line": "on lines whose first word is"}
     return f"{words[name]} `{shown}`"
 
 
-def _groups_of(codes: Codes, group: np.ndarray, n_values: int) -> np.ndarray:
-    """In how many groups each value occurs."""
-    some = codes >= 0
-    n_groups = int(group.max()) + 1
-    pairs = np.unique(codes[some] * n_groups + group[some])
-    return np.bincount(pairs // n_groups, minlength=n_values)
-
-
-class _JoinedText:
-    """The texts of all examples in one string, so that one regular expression and one array serve them all."""
-
-    def __init__(self, frame: TokenFrame):
-        texts = [example.text for example in frame.examples]
-        self.offsets = np.fromiter(accumulate((len(text) + 1 for text in texts), initial=0), dtype=np.int64, count=len(texts) + 1)[:-1]
-        self.text = "".join(text + "\n" for text in texts)
-        self.start = frame.char_start + self.offsets[frame.example]
-        self.end = frame.char_end + self.offsets[frame.example]
-
-
-def _numbered(values: Iterable[str]) -> tuple[Codes, tuple[str, ...]]:
-    """Number strings in order of first occurrence."""
-    numbers: dict[str, int] = {}
-    codes = np.fromiter((numbers.setdefault(value, len(numbers)) for value in values), dtype=np.int64)
-    return codes, tuple(numbers)
-
-
-def _word_families(frame: TokenFrame, text: _JoinedText) -> tuple[Family, Family, Family]:
-    """The word that a token overlaps first, the word before that one, and the first word of the line on which the token starts."""
-    spans = np.array([match.span() for match in WORD.finditer(text.text)], dtype=np.int64).reshape(-1, 2)
-    starts, ends = spans[:, 0], spans[:, 1]
-    codes, words = _numbered(text.text[start:end].lower() for start, end in spans.tolist())
-    codes = np.append(codes, NO_VALUE)  # index -1 and index n_words both mean "no such word"
-    example_start = text.offsets[frame.example]
-    index = np.searchsorted(ends, text.start, side="right")  # the first word that ends after the token's start
-    bounds = np.append(starts, len(text.text))
-    inside = bounds[index] < text.end
-    before = index - 1
-    has_before = (before >= 0) & (bounds[before] >= example_start)
+def _line_family(text: JoinedText, words: Words) -> Family:
+    """The first word of the line on which a token starts."""
     line_ends = np.flatnonzero(np.frombuffer(text.text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32) == ord("\n"))
     line = np.searchsorted(line_ends, text.start, side="left")  # the line break at or after the token's start
     line_start = np.where(line > 0, line_ends[line - 1] + 1, 0)
-    first = np.searchsorted(starts, line_start, side="left")
-    has_first = bounds[first] < line_ends[line]
-    return (
-        Family("word", "text", np.where(inside, codes[index], NO_VALUE), words),
-        Family("after", "text", np.where(has_before, codes[before], NO_VALUE), words),
-        Family("line", "text", np.where(has_first, codes[first], NO_VALUE), words),
-    )
+    first = np.searchsorted(words.starts, line_start, side="left")
+    return Family("line", "text", np.where(words.bounds[first] < line_ends[line], words.codes[first], NO_VALUE), words.values)
 
 
 def _token_families(frame: TokenFrame, token_text: Callable[[int], str]) -> tuple[Family, Family]:
@@ -158,13 +128,13 @@ def _token_families(frame: TokenFrame, token_text: Callable[[int], str]) -> tupl
     texts = [token_text(token_id) for token_id in ids.tolist()]
     families = []
     for name, values in (("piece", [text.lower().lstrip(SPACES) for text in texts]), ("token", texts)):
-        codes, known = _numbered(values)
+        codes, known = numbered(values)
         codes[[not value for value in values]] = NO_VALUE
         families.append(Family(name, "text", codes[index], known))
     return families[0], families[1]
 
 
-def _span_families(frame: TokenFrame, text: _JoinedText) -> list[Family]:
+def _span_families(frame: TokenFrame, text: JoinedText) -> list[Family]:
     """One family for each kind of annotated span: the value that covers at least half of the token's characters.
 
     Blanks at the edge of a token (the space before a word) carry no vote unless the token is all blank. Where spans of one
@@ -175,6 +145,10 @@ def _span_families(frame: TokenFrame, text: _JoinedText) -> list[Family]:
     for number, example in enumerate(frame.examples):
         offset = int(text.offsets[number])
         for span in example.spans:
+            if not 0 <= span.start < span.end <= len(example.text):
+                raise CorpusError(asked=f"use the annotation {span.name}={span.value!r} of the example {example.id!r}",
+                                  why=f"it covers the characters {span.start} to {span.end} of a text of {len(example.text)}",
+                                  instead="give the annotations of this corpus, with offsets into the text as it stands")
             if span.name not in painted:
                 painted[span.name] = np.full(len(text.text), NO_VALUE, dtype=np.int32)
                 values[span.name] = {}
@@ -214,7 +188,7 @@ def _label_families(frame: TokenFrame, taken: set[str]) -> list[Family]:
     """One family for each name of an example label; a name that is taken already gets a prefix."""
     families = []
     for name in sorted({name for example in frame.examples for name in example.labels}):
-        codes, values = _numbered(example.labels.get(name, "") for example in frame.examples)
+        codes, values = numbered(example.labels.get(name, "") for example in frame.examples)
         codes = np.where(np.array([bool(example.labels.get(name)) for example in frame.examples]), codes, NO_VALUE)
         families.append(Family(f"label_{name}" if name in taken else name, "label", codes[frame.example], values))
     return families

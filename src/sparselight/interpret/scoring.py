@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
-from sparselight.interpret.search import Choice
+from sparselight.interpret.search import Choice, Columns
 
 BLOCK_COUNTS = 4_000_000  # of a latent x group table, and of a resample x latent table, held at once
 
@@ -30,34 +30,28 @@ class Scores:
     n_labelled: Int[np.ndarray, " latent"]
 
 
-Columns = Int[np.ndarray, "family token"]
-Ranks = Int[np.ndarray, " hypothesis"]
-
-
-def entry_hits(firing: sparse.csc_matrix, choice: Choice, columns: Columns, rank: Ranks) -> Bool[np.ndarray, " entry"]:
+def entry_hits(firing: sparse.csc_matrix, hypothesis: Int[np.ndarray, " latent"], columns: Columns) -> Bool[np.ndarray, " entry"]:
     """For each firing (entry of the matrix): does the latent's hypothesis label that token?"""
-    wanted = np.repeat(choice.hypothesis, np.diff(firing.indptr))
-    family = rank[wanted]  # for a latent without hypothesis (-1) some family is read, and the second condition drops it
-    return (columns[family, firing.indices] == wanted) & (wanted >= 0)
+    return columns.holds(np.repeat(hypothesis, np.diff(firing.indptr)), firing.indices)
 
 
-def held_out_f1(firing: sparse.csc_matrix, choice: Choice, columns: Columns, rank: Ranks) -> Float[np.ndarray, " latent"]:
-    """F1 = 2 TP / (n_fires + n_labelled) of the chosen hypotheses, without intervals: what each shuffle of the control yields."""
+def held_out_f1(firing: sparse.csc_matrix, hypothesis: Int[np.ndarray, " latent"], columns: Columns,
+                n_labelled: Int[np.ndarray, " hypothesis"]) -> Float[np.ndarray, " latent"]:
+    """F1 = 2 TP / (n_fires + n_labelled) of one hypothesis a latent, without intervals: what controls yield. 0 where the hypothesis is -1."""
     n_fires = np.diff(firing.indptr)
     latent = np.repeat(np.arange(len(n_fires)), n_fires)
-    hits = np.bincount(latent[entry_hits(firing, choice, columns, rank)], minlength=len(n_fires))
-    n_labelled = np.bincount(columns[columns >= 0], minlength=len(rank))[choice.hypothesis]
-    return _ratio(2 * hits, n_fires + n_labelled)
+    hits = np.bincount(latent[entry_hits(firing, hypothesis, columns)], minlength=len(n_fires))
+    return _ratio(2 * hits, n_fires + n_labelled[hypothesis])
 
 
 def score(
     firing: sparse.csc_matrix,
     choice: Choice,
     columns: Columns,
-    rank: Ranks,
     group: Int[np.ndarray, " token"],
     n_bootstrap: int,
     seed: int,
+    labelled: sparse.csr_matrix | None = None,
 ) -> Scores:
     """Score each latent's chosen hypothesis, with 95 % intervals over groups.
 
@@ -65,11 +59,12 @@ def score(
         firing: held-out firings above the chosen thresholds.
         columns: hypotheses of the same tokens.
         group: of the same tokens, numbered from 0 without gaps.
+        labelled: what `labelled_by_group` gives for these, where it is at hand.
     """
     n_latents, n_groups = firing.shape[1], int(group.max()) + 1
     draws = np.random.default_rng(seed).multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_bootstrap).astype(np.float32)
-    labelled = _labelled_by_group(columns, len(rank), group, n_groups)
-    hits = entry_hits(firing, choice, columns, rank)
+    labelled = labelled_by_group(columns, group) if labelled is None else labelled
+    hits = entry_hits(firing, choice.hypothesis, columns)
     parts = []
     block = max(1, BLOCK_COUNTS // max(n_groups, n_bootstrap))
     for start in range(0, n_latents, block):
@@ -104,8 +99,8 @@ def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return np.divide(top, bottom, out=np.zeros(np.shape(top), dtype=np.float64), where=bottom > 0)
 
 
-def _labelled_by_group(columns: np.ndarray, n_hypotheses: int, group: np.ndarray, n_groups: int) -> sparse.csr_matrix:
+def labelled_by_group(columns: Columns, group: Int[np.ndarray, " token"]) -> sparse.csr_matrix:
     """[hypothesis, group]: how many tokens of the group carry the label."""
-    family, token = np.nonzero(columns >= 0)
-    entries = (np.ones(len(token), dtype=np.int64), (columns[family, token], group[token]))
-    return sparse.coo_matrix(entries, shape=(n_hypotheses, n_groups)).tocsr()
+    slot, token = np.nonzero(columns.values >= 0)
+    entries = (np.ones(len(token), dtype=np.int64), (columns.values[slot, token], group[token]))
+    return sparse.coo_matrix(entries, shape=(columns.n_hypotheses, int(group.max()) + 1)).tocsr()

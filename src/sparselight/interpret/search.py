@@ -11,15 +11,57 @@ the held-out ones; InterPLM takes the best threshold again on its test split.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
-BLOCK_ENTRIES = 8_000_000  # of a latent x hypothesis product held at once: about 100 MB with its indices
+BLOCK_ENTRIES = 4_000_000  # of a latent x hypothesis product held at once: about 200 MB with what is computed of it
+COUNT_BITS = 63  # of a signed 64-bit integer, into which the counts at several thresholds are packed
 TIE = 0.01  # an F1 within this of the best counts as equal, and the simpler family wins
 TIE_FRAC = 0.1  # but never more than this fraction of the best, or any label would tie for a latent that none fits
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which hypotheses hold for which tokens. A family fills one row of `values`, or several where a token can have several of its values."""
+
+    values: Int[np.ndarray, "slot token"]
+    """Number of a hypothesis, or -1; no hypothesis twice at one token."""
+    first_slot: Int[np.ndarray, " hypothesis"]
+    """Where the rows of the hypothesis's family begin."""
+    n_slots: Int[np.ndarray, " hypothesis"]
+    rank: Int[np.ndarray, " hypothesis"]
+    """Of its family: 0 is the simplest."""
+
+    @property
+    def n_hypotheses(self) -> int:
+        return len(self.rank)
+
+    def part(self, tokens: slice) -> "Columns":
+        """The same hypotheses over some of the tokens."""
+        return Columns(self.values[:, tokens], self.first_slot, self.n_slots, self.rank)
+
+    def n_labelled(self) -> Int[np.ndarray, " hypothesis"]:
+        """Tokens that each hypothesis labels."""
+        return np.bincount(self.values[self.values >= 0], minlength=self.n_hypotheses)
+
+    def matrix(self) -> sparse.csr_matrix:
+        """H [token, hypothesis]: 1 where the hypothesis labels the token."""
+        by_token = self.values.T
+        present = by_token >= 0
+        indptr = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
+        indices = by_token[present]
+        return sparse.csr_matrix((np.ones(len(indices), dtype=np.int64), indices, indptr), shape=(len(by_token), self.n_hypotheses))
+
+    def holds(self, hypothesis: Int[np.ndarray, " entry"], token: Int[np.ndarray, " entry"]) -> Bool[np.ndarray, " entry"]:
+        """For each pair: does the hypothesis label the token? Never where the hypothesis is -1."""
+        first, count = self.first_slot[hypothesis], self.n_slots[hypothesis]  # of some family for -1, whose slots then do not count
+        found = self.values[first, token] == hypothesis
+        for number in range(1, int(count.max(initial=0))):
+            more = np.flatnonzero(count > number)
+            found[more] |= self.values[first[more] + number, token[more]] == hypothesis[more]
+        return found & (hypothesis >= 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +71,6 @@ class Choice:
     hypothesis: Int[np.ndarray, " latent"]  # -1 where no hypothesis meets a firing
     threshold: Float[np.ndarray, " latent"]  # activation above which the latent counts as firing
     f1: Float[np.ndarray, " latent"]  # on the tokens of the search
-
-
-def label_matrix(columns: Int[np.ndarray, "family token"], n_hypotheses: int) -> sparse.csr_matrix:
-    """H [token, hypothesis]: 1 where the hypothesis labels the token."""
-    by_token = columns.T
-    present = by_token >= 0
-    indptr = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
-    indices = by_token[present]
-    return sparse.csr_matrix((np.ones(len(indices), dtype=np.int32), indices, indptr), shape=(len(by_token), n_hypotheses))
 
 
 def firing_matrix(activations: sparse.csc_matrix, threshold: Float[np.ndarray, " latent"]) -> sparse.csc_matrix:
@@ -56,71 +89,85 @@ def maxima(activations: sparse.csc_matrix) -> Float[np.ndarray, " latent"]:
     return result
 
 
-def search(
-    firings: Sequence[sparse.csc_matrix],
-    thresholds: Sequence[Float[np.ndarray, " latent"]],
-    columns: Int[np.ndarray, "family token"],
-    rank: Int[np.ndarray, " hypothesis"],
-) -> Choice:
+def search(activations: sparse.csc_matrix, thresholds: Sequence[Float[np.ndarray, " latent"]], labels: sparse.csr_matrix,
+           rank: Int[np.ndarray, " hypothesis"]) -> Choice:
     """Choose hypothesis and threshold by F1; among ties (see `TIE`) the simplest family, then the highest F1, then the lowest threshold.
 
     Args:
-        firings: one firing matrix a threshold, the lowest threshold first.
-        thresholds: the activations that made them.
-        columns: the hypotheses of the same tokens.
+        activations: positive activations [token, latent].
+        thresholds: activations above which a latent may count as firing, the lowest first.
+        labels: the hypotheses of the same tokens.
         rank: of each hypothesis's family, 0 the simplest.
     """
-    n_latents = firings[0].shape[1]
-    labels = label_matrix(columns, len(rank))
-    n_labelled = np.bincount(labels.indices, minlength=len(rank))
+    n_latents, n_hypotheses = activations.shape[1], len(rank)
+    n_labelled = np.bincount(labels.indices, minlength=n_hypotheses)
     hypothesis = np.full(n_latents, -1, dtype=np.int64)
     threshold, best_f1 = np.array(thresholds[0], dtype=np.float64), np.zeros(n_latents)
-    block = max(1, BLOCK_ENTRIES // max(1, len(rank)))
+    block = max(1, BLOCK_ENTRIES // max(1, n_hypotheses))
     for start in range(0, n_latents, block):
         part = slice(start, min(start + block, n_latents))
-        latent, level, chosen, f1 = _best_in_block(firings, part, labels, n_labelled, rank)
-        hypothesis[latent], best_f1[latent] = chosen, f1
-        threshold[latent] = np.stack(thresholds)[level, latent]
+        latent, level, chosen, f1 = _best_in_block(activations[:, part], [values[part] for values in thresholds], labels, n_labelled, rank)
+        hypothesis[latent + start], best_f1[latent + start] = chosen, f1
+        threshold[latent + start] = np.stack(thresholds)[level, latent + start]
     return Choice(hypothesis, threshold, best_f1)
 
 
-def _best_in_block(firings: Sequence[sparse.csc_matrix], part: slice, labels: sparse.csr_matrix, n_labelled: np.ndarray,
+def _best_in_block(activations: sparse.csc_matrix, thresholds: Sequence[np.ndarray], labels: sparse.csr_matrix, n_labelled: np.ndarray,
                    rank: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Latent, threshold number, hypothesis and F1 of each latent of a block that meets any hypothesis."""
-    candidates = []
-    for number, matrix in enumerate(firings):
-        fires = matrix[:, part].T.tocsr()  # a view of the columns: [latent, token]
-        near_best = _near_best(fires @ labels, np.diff(fires.indptr), n_labelled)
-        candidates.append((np.full(len(near_best[0]), number), *near_best))
-    level, latent, hypothesis, f1 = (np.concatenate(column) for column in zip(*candidates, strict=True))
-    best = np.zeros(part.stop - part.start)
+    bits = int(activations.shape[0]).bit_length()
+    levels_of, found = [], []
+    for first in range(0, len(thresholds), COUNT_BITS // bits):
+        levels = thresholds[first : first + COUNT_BITS // bits]
+        fires, n_fires = _packed(activations, levels, bits)
+        hits = fires @ labels
+        owner = np.repeat(np.arange(hits.shape[0]), np.diff(hits.indptr))
+        for number in range(len(levels)):
+            counts = (hits.data >> (bits * number)) & ((1 << bits) - 1)
+            found.append(_near_best(owner, hits.indices, counts, n_fires[number], n_labelled))
+            levels_of.append(np.full(len(found[-1][0]), first + number))
+    level, (latent, hypothesis, f1) = np.concatenate(levels_of), (np.concatenate(column) for column in zip(*found, strict=True))
+    best = np.zeros(activations.shape[1])
     np.maximum.at(best, latent, f1)
     near = f1 >= _tie_floor(best)[latent]
     latent, level, hypothesis, f1 = latent[near], level[near], hypothesis[near], f1[near]
     order = np.lexsort((hypothesis, level, -f1, rank[hypothesis], latent))
-    first = order[np.unique(latent[order], return_index=True)[1]]
-    return latent[first] + part.start, level[first], hypothesis[first], f1[first]
+    first_of = order[np.unique(latent[order], return_index=True)[1]]
+    return latent[first_of], level[first_of], hypothesis[first_of], f1[first_of]
 
 
-def _near_best(hits: Any, n_fires: np.ndarray, n_labelled: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _packed(activations: sparse.csc_matrix, levels: Sequence[np.ndarray], bits: int) -> tuple[sparse.csr_matrix, Int[np.ndarray, "level latent"]]:
+    """Firings [latent, token] at all levels in one matrix, so that one product counts the hits of all: an entry has a 1 in the bits of each level that
+    it is above. And how often each latent fires at each level."""
+    count = np.diff(activations.indptr)
+    above = np.zeros(len(activations.data), dtype=np.int64)
+    n_fires = []
+    for number, level in enumerate(levels):
+        fires = activations.data > np.repeat(level, count).astype(np.float32)
+        above |= fires.astype(np.int64) << (bits * number)
+        n_fires.append(np.diff(np.concatenate([[0], np.cumsum(fires)])[activations.indptr]))
+    return sparse.csr_matrix((above, activations.indices, activations.indptr), shape=activations.shape[::-1]), np.stack(n_fires)
+
+
+def _near_best(owner: np.ndarray, hypothesis: np.ndarray, hits: np.ndarray, n_fires: np.ndarray, n_labelled: np.ndarray) -> tuple[np.ndarray, ...]:
     """Entries of the product whose F1 is within the tie of their latent's best."""
-    counts = np.diff(hits.indptr)
-    f1 = 2 * hits.data / (np.repeat(n_fires, counts) + n_labelled[hits.indices])
-    some = counts > 0
-    best = np.zeros(len(counts))
-    if some.any():
-        best[some] = np.maximum.reduceat(f1, hits.indptr[:-1][some])
-    near = np.flatnonzero(f1 >= np.repeat(_tie_floor(best), counts))
-    latent = np.searchsorted(hits.indptr, near, side="right") - 1
-    return latent, hits.indices[near].astype(np.int64), f1[near]
+    some = np.flatnonzero(hits > 0)
+    owner, hypothesis = owner[some], hypothesis[some]
+    f1 = 2 * hits[some] / (n_fires[owner] + n_labelled[hypothesis])
+    best = np.zeros(len(n_fires))
+    if len(owner):
+        starts = np.flatnonzero(np.concatenate([[True], owner[1:] != owner[:-1]]))
+        best[owner[starts]] = np.maximum.reduceat(f1, starts)
+    near = f1 >= _tie_floor(best)[owner]
+    return owner[near], hypothesis[near].astype(np.int64), f1[near]
 
 
 def _tie_floor(best: np.ndarray) -> np.ndarray:
     return best - np.minimum(TIE, TIE_FRAC * best)
 
 
-def rolled(columns: Int[np.ndarray, "family token"], parts: Sequence[slice], rng: np.random.Generator) -> Int[np.ndarray, "family token"]:
-    """Labels shuffled against the tokens: a circular shift by a random offset inside each token set.
+def roll_offsets(parts: Sequence[slice], rng: np.random.Generator) -> list[int]:
+    """How far each token set is shifted for one shuffle of the labels against the tokens: a circular shift inside each set.
 
     Labels come in runs (a docstring, a file of a package), and so do firings. Moving single labels about would break the runs
     and make a chance agreement of two runs look impossible, a control too easy to beat. A shift keeps every run, every base
@@ -128,10 +175,18 @@ def rolled(columns: Int[np.ndarray, "family token"], parts: Sequence[slice], rng
     the set away from no shift, and each set is shifted in itself, so that an association that is only "somewhere in the
     domain set" survives in the control.
     """
-    result = columns.copy()
+    offsets = []
     for part in parts:
         n_tokens = part.stop - part.start
         low = max(1, n_tokens // 10)
-        offset = int(rng.integers(low, n_tokens - low + 1)) if n_tokens > 1 else 0
-        result[:, part] = np.roll(columns[:, part], offset, axis=1)
-    return result
+        offsets.append(int(rng.integers(low, n_tokens - low + 1)) if n_tokens > 1 else 0)
+    return offsets
+
+
+def rolled(activations: sparse.csc_matrix, parts: Sequence[slice], offsets: Sequence[int]) -> sparse.csc_matrix:
+    """Activations shifted back by these offsets: they meet the labels as they stand as the activations would meet labels that are shifted forth."""
+    token = activations.indices.copy()
+    for part, offset in zip(parts, offsets, strict=True):
+        inside = (activations.indices >= part.start) & (activations.indices < part.stop)
+        token[inside] = (activations.indices[inside] - part.start - offset) % (part.stop - part.start) + part.start
+    return sparse.csc_matrix((activations.data, token, activations.indptr), shape=activations.shape)

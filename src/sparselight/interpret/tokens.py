@@ -1,9 +1,10 @@
-"""Which tokens the explainer looks at: named sets of stored tokens, an even sample of them, and their columns.
+"""Which tokens the explainer looks at: named sets of stored tokens, an even sample of them (the frame), and their columns.
 
 Owns the rule that the tokens on which an explanation is found and those on which it is scored share no example and no
 group. Refuses: sets that break that rule, rows whose example text is not given, spans that lie outside the text.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,55 @@ class TokenSet:
 
 
 @dataclass(frozen=True, slots=True)
+class SetTokens:
+    """The columns of all tokens of a set, one entry a row of it; `example` is the store's number of the example."""
+
+    name: str
+    store: Store
+    rows: TokenRows
+    example: TokenRows
+    position: TokenRows
+    token_id: TokenRows
+    char_start: TokenRows
+    char_end: TokenRows
+    examples: Mapping[int, Example]
+    """By the store's number."""
+
+    @classmethod
+    def of(cls, token_set: TokenSet) -> "SetTokens":
+        """Read the columns.
+
+        Raises:
+            CorpusError: when the set is empty.
+            StoreError: when rows belong to examples that are not given.
+        """
+        rows = np.sort(np.asarray(token_set.rows, dtype=np.int64))
+        if not len(rows):
+            raise CorpusError(asked=f"explain latents on the token set {token_set.name!r}", why="it holds no token",
+                              instead="give a set with tokens, or leave that set out")
+        table = token_set.store.tokens()
+        columns = {name: table.column(name).to_numpy()[rows] for name in ("example", "position", "token_id", "char_start", "char_end")}
+        listed = token_set.store.examples()
+        id_of = dict(zip(listed.column("example").to_pylist(), listed.column("id").to_pylist(), strict=True))
+        numbers = np.unique(columns["example"]).tolist()
+        missing = next((id_of[number] for number in numbers if id_of[number] not in token_set.examples), None)
+        if missing is not None:
+            raise StoreError(asked=f"explain latents on the token set {token_set.name!r}", why=f"the text of the stored example {missing!r} is not given",
+                             instead="give the examples that the store was harvested from")
+        return cls(token_set.name, token_set.store, rows, **columns, examples={number: token_set.examples[id_of[number]] for number in numbers})
+
+    def block_edges(self, block_tokens: int) -> Int[np.ndarray, " edge"]:
+        """Where to cut the rows so that each block holds whole examples: at most `block_tokens` tokens, or one example that is longer."""
+        ends = np.append(np.flatnonzero(np.diff(self.example)) + 1, len(self.rows))
+        edges = [0]
+        while edges[-1] < len(self.rows):
+            last = int(np.searchsorted(ends, edges[-1] + block_tokens, side="right")) - 1
+            first = int(np.searchsorted(ends, edges[-1], side="right"))
+            edges.append(int(ends[max(first, last)]))
+        return np.array(edges)
+
+
+@dataclass(frozen=True, slots=True)
 class SetSlice:
     """The part [start, stop) of a frame that came from one token set."""
 
@@ -44,7 +94,6 @@ class TokenFrame:
     """Columns of all sampled tokens: explain sets first, then score sets, each in store order, examples contiguous."""
 
     sets: tuple[SetSlice, ...]
-    stores: tuple[Store, ...]  # one a set
     n_explain: int
     rows: TokenRows  # of the set's store
     example: TokenRows  # index into `examples`
@@ -60,12 +109,19 @@ class TokenFrame:
     def n_tokens(self) -> int:
         return len(self.rows)
 
+    def digest(self) -> str:
+        """SHA-256 over which tokens it holds: equal digests, equal samples."""
+        digest = hashlib.sha256(repr(self.sets).encode())
+        for column in (self.rows, self.token_id, self.position):
+            digest.update(np.ascontiguousarray(column).tobytes())
+        return digest.hexdigest()
+
     def select(self, role: str, name: str) -> slice | None:
         """Where the set of this role and name lies, or None where there is no such set."""
         return next((slice(part.start, part.stop) for part in self.sets if (part.role, part.name) == (role, name)), None)
 
 
-def make_frame(explain_on: Sequence[TokenSet], score_on: Sequence[TokenSet], explain_tokens: int, score_tokens: int, seed: int) -> TokenFrame:
+def make_frame(explain_on: Sequence[SetTokens], score_on: Sequence[SetTokens], explain_tokens: int, score_tokens: int, seed: int) -> TokenFrame:
     """Sample whole examples of every set, evenly over groups, and join their token columns.
 
     Args:
@@ -73,30 +129,29 @@ def make_frame(explain_on: Sequence[TokenSet], score_on: Sequence[TokenSet], exp
         score_tokens: upper bound a set in `score_on`.
 
     Raises:
-        CorpusError: when a set is empty, when a name occurs twice in one role, or when an example or group occurs in both roles.
-        StoreError: when rows belong to examples that are not given, or whose text is shorter than the stored offsets.
+        CorpusError: when a name occurs twice in one role, or when an example or group occurs in both roles.
+        StoreError: when an example's text is shorter than the stored offsets.
     """
     parts, columns = [], []
     examples: list[Example] = []
     start = 0
     for role, sets, bound in (("explain", explain_on, explain_tokens), ("score", score_on, score_tokens)):
         _check_names(role, sets)
-        for number, token_set in enumerate(sets):
-            column, found = _set_columns(token_set, bound, [seed, number, role == "score"])
+        for number, tokens in enumerate(sets):
+            column, found = _sampled(tokens, bound, [seed, number, role == "score"])
             column["example"] = column["example"] + len(examples)
             examples += found
             columns.append(column)
-            parts.append(SetSlice(token_set.name, role, start, start + len(column["rows"])))
+            parts.append(SetSlice(tokens.name, role, start, start + len(column["rows"])))
             start = parts[-1].stop
     joined = {name: np.concatenate([column[name] for column in columns]) for name in columns[0]}
     n_explain = max(part.stop for part in parts if part.role == "explain")
-    _check_apart(examples, joined["example"], n_explain)
+    _check_apart(explain_on, score_on)
     groups = sorted({example.group for example in examples})
     number_of = {group: number for number, group in enumerate(groups)}
     group_of_example = np.array([number_of[example.group] for example in examples])
     return TokenFrame(
-        sets=tuple(parts), stores=tuple(token_set.store for token_set in (*explain_on, *score_on)), n_explain=n_explain,
-        group=group_of_example[joined["example"]], examples=tuple(examples), groups=tuple(groups), **joined,
+        sets=tuple(parts), n_explain=n_explain, group=group_of_example[joined["example"]], examples=tuple(examples), groups=tuple(groups), **joined,
     )
 
 
@@ -124,31 +179,17 @@ def sample_examples(example: TokenRows, group_of: Callable[[int], str], max_toke
     return np.sort(numbers[order[:n_chosen]])
 
 
-def _set_columns(token_set: TokenSet, max_tokens: int, seed: list[int]) -> tuple[dict[str, np.ndarray], list[Example]]:
-    rows = np.sort(np.asarray(token_set.rows, dtype=np.int64))
-    if not len(rows):
-        raise CorpusError(asked=f"explain latents on the token set {token_set.name!r}", why="it holds no token",
-                          instead="give a set with tokens, or leave that set out")
-    table = token_set.store.tokens()
-    stored = {name: table.column(name).to_numpy() for name in ("example", "position", "token_id", "char_start", "char_end")}
-    listed = token_set.store.examples()
-    id_of = dict(zip(listed.column("example").to_pylist(), listed.column("id").to_pylist(), strict=True))
-    group_of = dict(zip(listed.column("example").to_pylist(), listed.column("group").to_pylist(), strict=True))
-    chosen = sample_examples(stored["example"][rows], group_of.__getitem__, max_tokens, np.random.default_rng(seed))
-    rows = rows[np.isin(stored["example"][rows], chosen)]
-    columns = {name: column[rows].astype(np.int64) for name, column in stored.items()}
+def _sampled(tokens: SetTokens, max_tokens: int, seed: list[int]) -> tuple[dict[str, np.ndarray], list[Example]]:
+    chosen = sample_examples(tokens.example, lambda number: tokens.examples[number].group, max_tokens, np.random.default_rng(seed))
+    kept = np.isin(tokens.example, chosen)
+    columns = {name: getattr(tokens, name)[kept].astype(np.int64) for name in ("rows", "example", "position", "token_id", "char_start", "char_end")}
     columns["example"] = np.searchsorted(chosen, columns["example"])
-    columns["rows"] = rows
-    missing = next((id_of[number] for number in chosen.tolist() if id_of[number] not in token_set.examples), None)
-    if missing is not None:
-        raise StoreError(asked=f"explain latents on the token set {token_set.name!r}", why=f"the text of the stored example {missing!r} is not given",
-                         instead="give the examples that the store was harvested from")
-    examples = [token_set.examples[id_of[number]] for number in chosen.tolist()]
-    _check_offsets(token_set.name, columns, examples)
+    examples = [tokens.examples[number] for number in chosen.tolist()]
+    _check_offsets(tokens.name, columns, examples)
     return columns, examples
 
 
-def _check_names(role: str, sets: Sequence[TokenSet]) -> None:
+def _check_names(role: str, sets: Sequence[SetTokens]) -> None:
     names = [token_set.name for token_set in sets]
     if not names or len(set(names)) < len(names):
         raise CorpusError(asked=f"{role} latents on the token sets {names}", why="at least one set is needed and every set needs a name of its own",
@@ -164,10 +205,9 @@ def _check_offsets(name: str, columns: Mapping[str, np.ndarray], examples: Seque
                          instead="give the corpus that the store was harvested from, or harvest again")
 
 
-def _check_apart(examples: Sequence[Example], example: TokenRows, n_explain: int) -> None:
+def _check_apart(explain_on: Sequence[SetTokens], score_on: Sequence[SetTokens]) -> None:
     """An explanation must be proven on groups that it was not found on."""
-    explain = [examples[number] for number in np.unique(example[:n_explain])]
-    score = [examples[number] for number in np.unique(example[n_explain:])]
+    explain, score = ([example for tokens in sets for example in tokens.examples.values()] for sets in (explain_on, score_on))
     for kind in ("id", "group"):
         shared = {getattr(item, kind) for item in explain} & {getattr(item, kind) for item in score}
         if shared:

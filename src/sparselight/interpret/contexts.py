@@ -1,0 +1,133 @@
+"""Contexts: windows of tokens around a place of a set, with one latent's activations, and the sets of them that explainers and scorers get.
+
+Owns the shape of a window (a third of it lies after the peak) and the contract of `LatentExamples`: what an explainer may see and what a score
+is measured on never share an example, nor a group. Scorers work on contexts, whatever the modality, never on token strings alone. How they are
+chosen: `examples`. Refuses nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from sparselight.interpret.activations import window_bounds
+from sparselight.interpret.tokens import SetTokens, TokenFrame
+from sparselight.protocols import Example
+from sparselight.records import Context
+from sparselight.records.cards import ContextKind
+
+MARK_JOINT = "; "
+Media = Callable[[Example], tuple[str, tuple[int, int]] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class LatentExamples:
+    """Contexts of one latent; lists may be shorter than asked for, and empty, where the latent fires rarely."""
+
+    latent: int
+    source: str
+    explain: list[Context] = field(default_factory=list)
+    """What an explainer may see: firings of kinds `top`, `quantile` and `importance`."""
+    score_positive: list[Context] = field(default_factory=list)
+    """Held-out firings, evenly over strength (`quantile`)."""
+    score_negative: list[Context] = field(default_factory=list)
+    """Held-out windows at random on which it is silent (`random`)."""
+    near_miss: list[Context] = field(default_factory=list)
+    """Held-out windows that resemble its firings but on which it is silent (`near_miss`, `neighbour`): hard negatives for a scorer."""
+    explain_near_miss: list[Context] = field(default_factory=list)
+    """The same from the explain side: what a contrastive explainer may see."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.source}/{self.latent}"
+
+
+def no_media(_example: Example) -> None:
+    """The Media of corpora without images."""
+    return
+
+
+class Windows:
+    """Makes contexts.
+
+    Args:
+        sets: all token sets, in the order of the frame.
+        token_text: text of a token id.
+        with_marks: whether contexts carry the annotations of their tokens.
+        media: the image file and patch grid of an example, where it has one.
+    """
+
+    def __init__(self, sets: Sequence[SetTokens], frame: TokenFrame, token_text: Callable[[int], str], context_tokens: int, with_marks: bool = False,
+                 media: Media = no_media):
+        self.sets, self.frame, self.token_text, self.with_marks, self.media = sets, frame, token_text, with_marks, media
+        self.before, self.after = window_bounds(context_tokens)
+        self._set_of_part = np.array([part.start for part in frame.sets])
+
+    def at_row(self, token_set: int, row: int, window: Float[np.ndarray, " window"] | None, kind: ContextKind, quantile: int | None = None) -> Context:
+        """The context around a row of a set's store.
+
+        Args:
+            window: activations of the whole window around it, as `Strongest` keeps them; None where the latent is silent.
+        """
+        tokens = self.sets[token_set]
+        at = int(np.searchsorted(tokens.rows, row))
+        low, high = max(0, at - self.before), min(len(tokens.rows), at + self.after + 1)
+        own = np.flatnonzero(tokens.example[low:high] == tokens.example[at])  # an example's tokens are contiguous, and `at` is one of them
+        start, stop = low + int(own[0]), low + int(own[-1]) + 1
+        first = start - at + self.before
+        activations = np.zeros(stop - start) if window is None else window[first : first + stop - start].astype(np.float64)
+        example = tokens.examples[int(tokens.example[at])]
+        media = self.media(example)
+        return Context(
+            example=example.id, group=example.group, tokens=[self.token_text(token) for token in tokens.token_id[start:stop].tolist()],
+            activations=activations.tolist(), peak=at - start, kind=kind, quantile=quantile, start=int(tokens.position[start]),
+            marks=marks_of(example, tokens.char_start[start:stop], tokens.char_end[start:stop]) if self.with_marks else [],
+            media=media and media[0], grid=media and media[1],
+        )
+
+    def at_token(self, token: int, fired: Int[np.ndarray, " entry"], values: Float[np.ndarray, " entry"], kind: ContextKind,
+                 quantile: int | None = None) -> Context:
+        """The context around a token of the frame.
+
+        Args:
+            fired, values: tokens of the frame on which the latent fires, ascending, and its activations there.
+        """
+        window = np.zeros(self.before + self.after + 1)
+        low, high = np.searchsorted(fired, [token - self.before, token + self.after + 1])
+        window[fired[low:high] - token + self.before] = values[low:high]  # beyond the example there may be others' tokens: at_row cuts them off
+        return self.at_row(self.set_of(token), int(self.frame.rows[token]), window, kind, quantile)
+
+    def example_of(self, token: int) -> str:
+        """Id of the example of a token of the frame."""
+        return self.frame.examples[int(self.frame.example[token])].id
+
+    def example_at(self, token_set: int, row: int) -> str:
+        """Id of the example of a row of a set's store."""
+        tokens = self.sets[token_set]
+        return tokens.examples[int(tokens.example[np.searchsorted(tokens.rows, row)])].id
+
+    def token_id_at(self, token_set: int, row: int) -> int:
+        """Token id at a row of a set's store."""
+        tokens = self.sets[token_set]
+        return int(tokens.token_id[np.searchsorted(tokens.rows, row)])
+
+    def set_of(self, token: int) -> int:
+        """Number of the set that a token of the frame belongs to."""
+        return int(np.searchsorted(self._set_of_part, token, side="right")) - 1
+
+    def is_silent(self, tokens: Int[np.ndarray, " token"], fired: Int[np.ndarray, " entry"]) -> np.ndarray:
+        """Of each token of the frame: whether the latent fires nowhere in the window around it (a neighbouring example counts as part of it)."""
+        return np.searchsorted(fired, tokens - self.before) == np.searchsorted(fired, tokens + self.after + 1)
+
+
+def marks_of(example: Example, char_start: Int[np.ndarray, " token"], char_end: Int[np.ndarray, " token"]) -> list[str]:
+    """The values of the spans that each token lies in, joined; an empty list where no span touches any of them."""
+    if not len(char_start):
+        return []
+    low, high = int(char_start.min()), int(char_end.max())
+    near = [span for span in example.spans if span.start < high and span.end > low]
+    if not near:
+        return []
+    return [MARK_JOINT.join(dict.fromkeys(span.value for span in near if span.start < end and span.end > start))
+            for start, end in zip(char_start.tolist(), char_end.tolist(), strict=True)]
