@@ -76,7 +76,7 @@ def test_every_recipe_runs(recipe: str, stores: dict[str, Path], tmp_path: Path,
 def test_there_is_a_recipe_for_every_variant() -> None:
     assert {path.stem for path in RECIPES} == {
         "relu", "gated", "jump_relu", "topk", "batch_topk", "matryoshka", "transcoder", "skip_transcoder", "orthogonal", "orthogonal_every_5", "tilted",
-        "residual", "residual_silent", "finetune", "finetune_tilted", "extended_random", "extended_most_active", "sweep",
+        "residual", "residual_silent", "finetune", "finetune_tilted", "extended_random", "extended_most_active", "recsae", "sweep",
     }
 
 

@@ -19,7 +19,7 @@ RECIPE = typer.Option(
     "--recipe", "-r", metavar="NAME|FILE",
     help="What is trained: a TOML file with a table `train`, or tables `sweep.NAME` that change it, one an SAE; or a recipe of the package: relu, gated, "
     "jump_relu, topk, batch_topk, matryoshka, transcoder, skip_transcoder, orthogonal, orthogonal_every_5, tilted, residual, residual_silent, finetune, "
-    "finetune_tilted, extended_random, extended_most_active, sweep. Default: batch_topk; finetune with --init.")
+    "finetune_tilted, extended_random, extended_most_active, recsae, sweep. Default: batch_topk; finetune with --init.")
 OUT = typer.Option(
     "--out", "-o", metavar="FOLDER",
     help="Where SAEs, logs and checkpoints go: `sae` in it, for a sweep `NAME/sae`. An interrupted training in it is gone on with. Default: saes/RECIPE.")
