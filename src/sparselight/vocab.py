@@ -279,7 +279,9 @@ WORKS: dict[str, dict[str, str]] = {
     "evaluate": {"text": "reconstruction, behaviour, geometry, probing, absorption, association and more; controls, paired intervals",
                  "proteins": "as for text; association by residue and by domain, published rules beside ours",
                  "recommenders": "as for text; HR and NDCG with the SAE in place"},
-    "explain": {"text": "statistical, held-out, graded beside controls; language models with six scorers", "recommenders": "as for text; concept dictionary with confidence beside controls (Python)"},
-    "intervene": {"text": "ablate, clamp, scale, add, swap; steering studies beside baselines", "recommenders": "as for text; tuning, debiasing curve, export (Python)"},
+    "explain": {"text": "statistical, held-out, graded beside controls; language models with six scorers",
+                "recommenders": "as for text; concept dictionary with confidence beside controls (Python)"},
+    "intervene": {"text": "ablate, clamp, scale, add, swap; steering studies beside baselines",
+                  "recommenders": "as for text; tuning, debiasing curve, export (Python)"},
     "report": {"text": "one HTML file", "recommenders": "as for text"},
 }

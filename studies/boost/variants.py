@@ -48,7 +48,7 @@ class Work:
         return SpecialiseConfig.parse({
             "n_new": bench.new["n_latents"], "k_new": bench.new["k"], "n_tokens": bench.domain_tokens, "batch_tokens": bench.base["batch_tokens"],
             "lr": bench.base.get("lr", 4e-3), "finetune_lr": FINETUNE_LR, "min_domain_tokens": 1, "budgets": [], "seed": seed, "data_seed": seed,
-            "device": bench.base["device"], **more}, "specialise")
+            "device": bench.base["device"], "k_from": "record", **more}, "specialise")
 
     def measured(self, sae: Sae, domain: str, equal_l0: bool = True) -> Values:
         """Reconstruction of domain and general rows at the SAE's own l0, with `equal_l0` also at that of base and residual together, and the extras."""

@@ -216,7 +216,7 @@ def test_more_variants_join_the_finished_ones(place: Place, tmp_path: Path):
 
 def test_active_latents_of_the_base_by_record_or_on_the_domain(place: Place):
     base, domain = place.base(), place.store("domain_train")
-    assert total_k(base, domain, SITE, short()) == base.record.k + 2
+    assert total_k(base, domain, SITE, short(k_from="record")) == base.record.k + 2
     counted = l0_on(base, sample_rows(domain, SITE, 512))
     assert total_k(base, domain, SITE, short(k_from="domain", equal_l0_tokens=512)) == pytest.approx(counted + 2)
     base.record = None

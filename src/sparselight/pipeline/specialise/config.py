@@ -54,9 +54,9 @@ class SpecialiseConfig(Config):
     """Latents added to the base: of a residual SAE, an extended SAE, a graft; an SAE from scratch is as wide as the base and these."""
     k_new: float = Field(4.0, gt=0)
     """Active latents a token beyond those of the base."""
-    k_from: Literal["record", "domain"] = "record"
-    """What counts as the base's active latents: k of its record, or as many as its thresholds let through on training text of the domain. Where the
-    domain makes the base use more latents than its k, only the latter gives the other variants as many as boost has."""
+    k_from: Literal["record", "domain"] = "domain"
+    """What counts as the base's active latents: as many as its thresholds let through on training text of the domain, or k of its record. Where the
+    domain makes the base use more latents than its k, only the former gives the other variants as many as boost has."""
     n_tokens: int = Field(600_000, gt=0)
     """Training tokens of each variant, on the text that it is trained on; past the end of the store the next epoch begins."""
     batch_tokens: int = Field(2048, gt=0)
