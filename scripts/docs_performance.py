@@ -13,6 +13,7 @@ from benchmarks.side_by_side.goals import GOALS, Goal  # noqa: E402
 from benchmarks.side_by_side.results import Entry, load  # noqa: E402
 from benchmarks.side_by_side.task import SHAPES  # noqa: E402
 from docs_activations import activation_lines, table  # noqa: E402
+from docs_features import feature_lines  # noqa: E402
 
 ARCHITECTURES = {"topk": "TopK", "batch_topk": "BatchTopK", "matryoshka": "Matryoshka BatchTopK", "relu": "ReLU with L1", "jump_relu": "JumpReLU"}
 STATES = {("relu", "fresh"): ", about half of all latents active", ("jump_relu", "fresh"): ", about half of all latents active",
@@ -69,6 +70,7 @@ def performance_page(note: str) -> str:
     for device in dict.fromkeys(entry["device"] for entry in entries):
         lines += device_lines([entry for entry in entries if entry["device"] == device])
     lines += activation_lines()
+    lines += feature_lines()
     return "\n".join(lines)
 
 

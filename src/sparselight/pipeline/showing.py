@@ -87,6 +87,7 @@ def _one_a_label(cards: Sequence[Card]) -> Iterator[Card]:
 
 def write_run_report(
     run: "Run", recipe: "Recipe", evaluation: EvalRecord, cards: list[Card], edits: list[EditResult], saes: Mapping[str, Sae], path: Path, next_command: str,
+    modality: str = "text",
 ) -> None:
     """Collect what the stages left and write the page."""
     records = {name: sae.record for name, sae in saes.items() if sae.record is not None}
@@ -99,7 +100,7 @@ def write_run_report(
     summary = {**run.records["select"].summary, "seeds": seed_names(recipe.select)}
     data = ReportData(
         run=info, evaluation=evaluation, cards=cards, sae_records=records, logs=logs, selection=summary,
-        corpus={**run.records["corpus"].summary, "fingerprint": run.records["corpus"].output}, edits=edits, next_command=next_command,
+        corpus={**run.records["corpus"].summary, "fingerprint": run.records["corpus"].output}, edits=edits, next_command=next_command, modality=modality,
         harvest=run.records["harvest"].summary,
     )
     write_report(data, path)

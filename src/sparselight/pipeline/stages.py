@@ -21,7 +21,7 @@ from sparselight.errors import CorpusError
 from sparselight.evaluate import Case, Contender, Dataset, run_suite
 from sparselight.interpret import TokenSet, load_catalogue
 from sparselight.pipeline.engine import Run, Stage, Watcher
-from sparselight.pipeline.explaining import explain_run
+from sparselight.pipeline.explaining import explain_run, modality_of
 from sparselight.pipeline.recipe import Recipe
 from sparselight.pipeline.recommending import trained_subject, trains_own
 from sparselight.pipeline.selecting import VECTORS_FOLDER, make_selection, stage_inputs
@@ -181,7 +181,7 @@ class RunStages:
         evaluation = EvalRecord.load(self.run.path("evaluate") / "evaluation.json")
         edits = InterventionRecord.load(self.run.path("intervene") / "interventions.json").results
         write_run_report(self.run, self.recipe, evaluation, load_catalogue(self.run.path("explain")), edits,
-                         {"base": self.base(), "residual": self.residual_sae()}, folder / "report.html", next_command())
+                         {"base": self.base(), "residual": self.residual_sae()}, folder / "report.html", next_command(), modality_of(self))
         progress(1, 1)
         return {"bytes": (folder / "report.html").stat().st_size}
 

@@ -44,5 +44,7 @@ class ReportData:
     edits: list[EditResult]
     next_command: str
     """What to run next, as typed in a terminal."""
+    modality: str = "text"
+    """How contexts are shown (`interpret.renderers`)."""
     harvest: dict[str, Any] = field(default_factory=dict)
     """Stored tokens: general_train_tokens, domain_train_tokens, general_held_out_tokens, domain_held_out_tokens, bytes are read."""

@@ -1,7 +1,7 @@
 """Renders a `ReportData` as one HTML file: no script, nothing loaded from outside, at most 2 MB.
 
 The templates escape everything; the only ready markup that they get are the figures of this package and the contexts of
-`interpret.TextRenderer`, which escape what they are given. A content security policy in the page forbids whatever slips through.
+renderers of `interpret`, which escape what they are given. A content security policy in the page forbids whatever slips through.
 """
 
 from collections.abc import Mapping
@@ -57,8 +57,8 @@ def environment() -> Environment:
 
 def page_values(data: ReportData, n_contexts: int) -> dict[str, Any]:
     """All that the templates refer to."""
-    best = [card_view(card, "best", n_contexts) for card in best_cards(data.cards)]
-    added, known = ([card_view(card, "domain", n_contexts) for card in enriched_cards(data.cards, source)] for source in ("residual", "base"))
+    best = [card_view(card, "best", n_contexts, data.modality) for card in best_cards(data.cards)]
+    added, known = ([card_view(card, "domain", n_contexts, data.modality) for card in enriched_cards(data.cards, source)] for source in ("residual", "base"))
     by_key, anchors = {card.key: card for card in data.cards}, anchors_of(best, [*added, *known])
     counts = tally(data.cards)
     n_supported, n_added = sum(item.n_supported for item in counts), sum(item.n_domain for item in counts if item.source == "residual")
@@ -71,7 +71,7 @@ def page_values(data: ReportData, n_contexts: int) -> dict[str, Any]:
         "subject_sentence": subject_sentence(data.evaluation),
         "figures": page_figures(data), "terms": [str(term) for term in data.selection.get("terms") or []], "seeds": prose.seeds(data),
         "groups": list(data.selection.get("groups") or data.selection.get("groups_held_out") or []),
-        "best": best, "added": added, "known": known, "tally": counts, "edits": [edit_view(result, by_key, anchors) for result in data.edits],
+        "best": best, "added": added, "known": known, "tally": counts, "edits": [edit_view(result, by_key, anchors, data.modality) for result in data.edits],
         "metrics": list(METRICS.values()), "min_f1": f"{MIN_F1:g}", "limits": prose.limits(data), "provenance": prose.provenance(data),
         "recipe_toml": prose.recipe_toml(data.run.recipe), "next_command": data.next_command, "has_residual": "residual" in data.sae_records,
     }

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from sparselight.interpret import TextRenderer, domain_ratio
-from sparselight.interpret.renderers import visible
+from sparselight.interpret import domain_ratio
+from sparselight.interpret.renderers import renderer_for, visible
 from sparselight.records import Card, Context, EditResult, Evidence, MetricValue
 from sparselight.report.figures import f1_strip
 from sparselight.report.numbers import count, fixed, interval, number, percent, with_interval
@@ -88,14 +88,15 @@ def _counts(evidence: Evidence) -> str:
     return f"above the threshold of {number(evidence.threshold)} on {count(evidence.n_fires)} held-out tokens, {count(evidence.n_labelled)} carry the label"
 
 
-def card_view(card: Card, place: str, n_contexts: int) -> CardView:
+def card_view(card: Card, place: str, n_contexts: int, modality: str = "text") -> CardView:
     """Prepare a card.
 
     Args:
         place: the list it stands in; makes its anchor unique.
         n_contexts: the most contexts to show, hidden ones included.
+        modality: how contexts are shown.
     """
-    contexts = [context_view(context) for context in card.contexts[:n_contexts]]
+    contexts = [context_view(context, modality) for context in card.contexts[:n_contexts]]
     evidence = card.evidence
     scores = [] if evidence is None else [
         ("F1, held out", number(evidence.f1.value), interval(evidence.f1)),
@@ -116,15 +117,16 @@ def card_view(card: Card, place: str, n_contexts: int) -> CardView:
     )
 
 
-def context_view(context: Context) -> ContextView:
-    """Cut a context to its window and render it. The renderer escapes: what it returns is safe markup."""
-    start, stop = max(0, context.peak - BEFORE_TOKENS), context.peak + AFTER_TOKENS + 1
-    tokens = [shorten(token, MAX_TOKEN_CHARS) for token in context.tokens[start:stop]]
-    window = context.model_copy(update={"tokens": tokens, "activations": context.activations[start:stop], "peak": context.peak - start})
-    return ContextView(shorten(context.group, 80), Markup(TextRenderer().html(window)))
+def context_view(context: Context, modality: str = "text") -> ContextView:
+    """Cut a context to its window (a picture stays whole) and render it. The renderer escapes: what it returns is safe markup."""
+    start, stop = (0, len(context.tokens)) if context.grid else (max(0, context.peak - BEFORE_TOKENS), context.peak + AFTER_TOKENS + 1)
+    window = context.model_copy(update={
+        "tokens": [shorten(token, MAX_TOKEN_CHARS) for token in context.tokens[start:stop]], "activations": context.activations[start:stop],
+        "marks": context.marks[start:stop], "peak": context.peak - start, "start": context.start + start})
+    return ContextView(shorten(context.group, 80), Markup(renderer_for(modality).html(window)))
 
 
-def edit_view(result: EditResult, cards: Mapping[str, Card], anchors: Mapping[str, str]) -> EditView:
+def edit_view(result: EditResult, cards: Mapping[str, Card], anchors: Mapping[str, str], modality: str = "text") -> EditView:
     """Prepare an edit.
 
     Args:
@@ -143,7 +145,7 @@ def edit_view(result: EditResult, cards: Mapping[str, Card], anchors: Mapping[st
     ]
     name = shorten(card.explanation.text, 160) if card and card.explanation else f"latent {result.card}"
     return EditView(
-        card=result.card, name=name, anchor=anchors.get(result.card), what=_what(result), context=context_view(result.context),
+        card=result.card, name=name, anchor=anchors.get(result.card), what=_what(result), context=context_view(result.context, modality),
         actual=token_text(result.next_actual) if result.next_actual else "", rows=rows, kl=number(result.kl_nats),
         side_effect=with_interval(result.side_effect_kl_nats), control=with_interval(result.control_kl_nats), verdict=_verdict(result),
     )
