@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Share of the probe's matrix speed that a stage reaches, fitted to the stage times of one run (studies/demo/results.json) on the machine named there,
 # whose probe gave 338 GFLOP/s. Only the estimate depends on them; other machines and larger models will differ.
-EFFICIENCY = {"harvest": 0.50, "train": 0.36, "behaviour": 0.39}
+EFFICIENCY = {"harvest": 0.55, "train": 0.65, "behaviour": 0.46}
 BYTES_PER_VALUE = {"bfloat16": 2, "float16": 2, "float32": 4, "int8": 1}
 
 
@@ -53,12 +53,12 @@ def make_plan(recipe: Recipe, stages: "RunStages", run: Run) -> Plan:
     forward_s = 2 * n_parameters / (flops * EFFICIENCY["behaviour"])
     n_explain = 2 * (recipe.explain.explain_tokens + recipe.explain.score_tokens)
     sizes = {
-        "corpus": (0, 0, 4.0), "select": (recipe.select.max_tokens, 0, 3.0),
+        "corpus": (0, 0, 4.0), "select": (recipe.select.max_tokens, 0, 5.0),
         "harvest": (n_harvest, n_harvest * (d_in * value_bytes + 12), 2 * n_parameters * n_harvest / (flops * EFFICIENCY["harvest"])),
         "train": (recipe.train.n_tokens, 12 * d_in * widths["train"], training(widths["train"], recipe.train.n_tokens)),
         "residual": (2 * recipe.residual.n_tokens, 12 * d_in * widths["residual"], 2 * training(sum(widths.values()), recipe.residual.n_tokens)),
         "evaluate": (2 * recipe.evaluate.n_tokens, 0, 2 * recipe.evaluate.n_tokens * 9 * forward_s),
-        "explain": (n_explain, 1000 * sum(widths.values()), n_explain * 1.25e-4),
+        "explain": (n_explain, 1000 * sum(widths.values()), n_explain * 1.8e-4),
         "intervene": (recipe.intervene.side_effect_tokens, 0, 4 * recipe.intervene.n_features * recipe.intervene.side_effect_tokens * forward_s),
         "report": (0, 1_000_000, 1.0),
     }
