@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 360, 70, 50, 20
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 380, 70, 70, 20
 
 
 def penalty_svg(penalty: dict[str, Any]) -> str:
@@ -33,6 +33,8 @@ def penalty_svg(penalty: dict[str, Any]) -> str:
         f'<polyline points="{guide(1)}" fill="none" stroke="#333" stroke-dasharray="6 4"/>'
         f'<polyline points="{guide(2)}" fill="none" stroke="#999" stroke-dasharray="2 3"/>'
         f'<polyline points="{line}" fill="none" stroke="#c50" stroke-width="2"/>{marks}'
-        f'<text x="{LEFT}" y="{HEIGHT - 8}">latents m; seconds of one orthogonality penalty with its gradient, d = {penalty["d_in"]}, chunks of '
-        f'{penalty["chunk"]:,}, {penalty["threads"]} thread(s), {penalty["device"]}. Dashed: proportional to m; dotted: to its square</text></svg>\n'
+        f'<text x="{LEFT}" y="{HEIGHT - 26}">Seconds of one orthogonality penalty with its gradient over latents m; d = {penalty["d_in"]}, chunks of '
+        f'{penalty["chunk"]:,},</text><text x="{LEFT}" y="{HEIGHT - 10}">{penalty["threads"]} threads, {penalty["device"]}; bars: all repetitions. '
+        'Dashed: proportional to m; dotted: '
+        'to its square.</text></svg>\n'
     )
