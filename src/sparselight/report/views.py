@@ -41,6 +41,8 @@ class CardView:
     latent: int
     name: str
     label: str
+    grade: str
+    grade_why: str
     scores: list[tuple[str, str, str]]
     """Title, value, interval."""
     counts: str
@@ -108,7 +110,8 @@ def card_view(card: Card, place: str, n_contexts: int, modality: str = "text") -
     return CardView(
         anchor=f"{place}-{card.source}-{card.latent}", source=card.source, latent=card.latent,
         name=shorten(card.explanation.text, 160) if card.explanation else "no explanation found",
-        label=shorten(visible(card.explanation.label), 80) if card.explanation else "", scores=scores,
+        label=shorten(visible(card.explanation.label), 80) if card.explanation else "",
+        grade=card.grade, grade_why=card.grade_why, scores=scores,
         counts="" if evidence is None else _counts(evidence),
         fires_general=percent(card.fire_rate), fires_domain=percent(card.domain_fire_rate),
         ratio=f"{number(ratio, 2)}\u00d7" if ratio < 1000 else "over 1000\u00d7",
