@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from toy_subject import ToySubject, toy_examples
 
 from sparselight.errors import StoreError
+from sparselight.kernels.rows import available
 from sparselight.store import HarvestConfig, Permutation, RowStream, harvest
 
 
@@ -41,6 +42,13 @@ def test_the_order_of_a_seed_never_changes():
     """Stored trainings go on with it."""
     assert Permutation(1000, 7)(np.arange(6)).tolist() == [739, 218, 614, 742, 399, 395]
     assert RowStream(ArrayStore(50), "here", None, 5, seed=3).batch_rows(9).tolist() == [34, 10, 46, 14, 31]
+
+
+@pytest.mark.skipif(not available(), reason="the compiled kernels do not run here")
+@pytest.mark.parametrize("n", [1, 2, 3, 17, 4096, 999_983, 10**12 + 39])
+def test_the_compiled_permutation_is_the_slow_one(n: int) -> None:
+    permutation, positions = Permutation(n, 7), np.arange(min(n, 3000))
+    assert np.array_equal(permutation(positions), permutation.slowly(positions))
 
 
 @pytest.mark.parametrize("n", [4096, 5000])  # a power of two, and one that needs cycle walking

@@ -1,6 +1,6 @@
-"""Rows of memory-mapped files to float32 in one pass: gathered, checked and widened where the compiled kernels run.
+"""What reading rows of a store needs of the compiled kernels: which rows a shuffled batch holds, and their values in one pass from memory-mapped files.
 
-There is no second implementation behind this one: who calls it asks `available` first and has a way of his own.
+There is no second implementation behind these: who calls them asks `available` first and has a way of his own (store/permutation.py, store/reader.py).
 """
 
 import ctypes
@@ -23,8 +23,23 @@ class TakeRowsCall(ctypes.Structure):
     ]
 
 
-def available(dtype: str) -> bool:
-    """Whether rows of this number format can be read here."""
+class PermuteCall(ctypes.Structure):
+    """`Permute` of rows.cpp."""
+
+    _fields_ = [
+        ("keys", ctypes.c_void_p), ("values", ctypes.c_void_p), ("count", ctypes.c_int64), ("n", ctypes.c_int64),
+        *((name, ctypes.c_int32) for name in ("n_rounds", "width_left", "width_right")),
+    ]
+
+
+def permute(values: Int[np.ndarray, " position"], n: int, keys: np.ndarray, widths: tuple[int, int]) -> None:
+    """Positions of an order of n things become its elements, in place (int64, contiguous): `Permutation` of store/permutation.py, bit for bit."""
+    keys = np.ascontiguousarray(keys, np.uint64)
+    library().functions.sl_permute(ctypes.byref(PermuteCall(keys.ctypes.data, values.ctypes.data, len(values), n, len(keys), *widths)))
+
+
+def available(dtype: str = "float32") -> bool:
+    """Whether the compiled kernels run here and read rows of this number format."""
     if dtype not in VALUE_BYTES:
         return False
     try:

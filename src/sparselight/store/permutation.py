@@ -10,6 +10,8 @@ import hashlib
 import numpy as np
 from jaxtyping import Int
 
+from sparselight.kernels.rows import available, permute
+
 N_ROUNDS = 8  # even, so that the two halves end with the widths with which they began
 
 
@@ -26,6 +28,14 @@ class Permutation:
 
     def __call__(self, positions: Int[np.ndarray, " position"]) -> Int[np.ndarray, " position"]:
         """The elements at these positions, each in [0, n)."""
+        if not available():
+            return self.slowly(positions)
+        values = np.array(positions, dtype=np.int64)  # a copy, contiguous
+        permute(values, self.n, self._keys, self._widths)
+        return values
+
+    def slowly(self, positions: Int[np.ndarray, " position"]) -> Int[np.ndarray, " position"]:
+        """The same without the compiled kernels."""
         values = self._encrypt(np.asarray(positions).astype(np.uint64))
         outside = np.flatnonzero(values >= self.n)
         while len(outside):  # under half of the domain lies outside, so this halves at least, in expectation

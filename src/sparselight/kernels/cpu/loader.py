@@ -118,6 +118,7 @@ def declare(functions: ctypes.CDLL) -> None:
         "sl_found_free": (None, [pointer]),
         "sl_nearest": (integer, [pointer]),
         "sl_take_rows": (long, [pointer]),
+        "sl_permute": (None, [pointer]),
         "sl_pack": (integer, [pointer, long, long, integer, pointer, integer]),
     }
     for name, (result, arguments) in signatures.items():

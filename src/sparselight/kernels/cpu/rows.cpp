@@ -1,5 +1,7 @@
 // Rows of a mapped file to float32, each checked and written to its own place: one pass over memory that is mostly not in the caches.
+// And which rows: elements of an order that is computed (store/permutation.py has the reasons and the slow twin).
 #include <bit>
+#include <utility>
 
 #include "abi.hpp"
 #include "threads.hpp"
@@ -39,6 +41,44 @@ void from_int8(const uint8_t* row, int64_t d, float scale, float* out) {
 }
 
 }  // namespace
+
+struct Permute {
+    const uint64_t* keys;  // one a round, an even number of them
+    int64_t* values;       // positions in, elements out
+    int64_t count, n;      // how many, and of how many things
+    int32_t n_rounds, width_left, width_right;  // bits of the two halves before the first round
+};
+
+namespace {
+
+uint64_t mix(uint64_t value) {  // the finalizer of SplitMix64
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9ull;
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EBull;
+    return value ^ (value >> 31);
+}
+
+uint64_t encrypt(const Permute& a, uint64_t value) {
+    int32_t width_left = a.width_left, width_right = a.width_right;
+    uint64_t left = value >> width_right, right = value & ((1ull << width_right) - 1);
+    for (int32_t round = 0; round < a.n_rounds; round++) {
+        const uint64_t mixed = (mix(right + a.keys[round]) & ((1ull << width_left) - 1)) ^ left;
+        left = right;
+        right = mixed;
+        std::swap(width_left, width_right);
+    }
+    return (left << width_right) | right;
+}
+
+}  // namespace
+
+SL_EXPORT void sl_permute(const Permute* a) {
+    const uint64_t n = uint64_t(a->n);
+    for (int64_t i = 0; i < a->count; i++) {
+        uint64_t value = encrypt(*a, uint64_t(a->values[i]));
+        while (value >= n) value = encrypt(*a, value);  // under half of the domain lies outside
+        a->values[i] = int64_t(value);
+    }
+}
 
 struct TakeRows {
     const uint8_t* values;  // [row] of row_bytes each
