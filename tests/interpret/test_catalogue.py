@@ -45,6 +45,12 @@ def llm(text, accuracy=0.9, **more):
     return Explanation(text=text, explainer="llm", scores=[score], made_with={"model": "m"})
 
 
+def test_older_command_lines_of_duckdb_open_the_file(graded_cards, tmp_path):
+    head = save_catalogue(graded_cards, tmp_path).read_bytes()[:24]
+    assert head[8:12] == b"DUCK"
+    assert int.from_bytes(head[12:20], "little") == 64  # the storage version of DuckDB 1.0
+
+
 def test_round_trip_is_exact(tmp_path, graded_cards):
     path = save_catalogue(graded_cards, tmp_path / "new")
     assert load_catalogue(path) == load_catalogue(path.parent) == graded_cards

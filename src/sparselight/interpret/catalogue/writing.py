@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FILE_NAME = "catalogue.duckdb"
 FORMAT_VERSION = 2
 BLOCK_CARDS = 1024
+STORAGE = "v1.0.0"  # the oldest DuckDB that must open the file: newer releases write what older command lines cannot read
 LOCK = ".catalogue-lock"
 
 
@@ -98,7 +99,7 @@ def _opened(path: Path) -> Iterator["duckdb.DuckDBPyConnection"]:
     import duckdb
 
     try:
-        with duckdb.connect(str(path)) as connection:
+        with duckdb.connect(str(path), config={"storage_compatibility_version": STORAGE}) as connection:
             yield connection
             connection.execute("CHECKPOINT")
     except duckdb.IOException as err:
