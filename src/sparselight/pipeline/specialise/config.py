@@ -75,7 +75,7 @@ class SpecialiseConfig(Config):
     equal_l0: bool = True
     """Whether every variant is also measured with thresholds moved so that all have one l0, that of the base and k_new, on training text of the domain."""
     equal_l0_tokens: int = Field(8192, gt=0)
-    """Training tokens of the domain on which those thresholds are found."""
+    """Training tokens of the domain on which those thresholds are found and, with k_from = "domain", the base's active latents are counted."""
     min_domain_tokens: int = Field(20_000, gt=0)
     """A domain with fewer training tokens is refused."""
     seed: int = Field(0, ge=0)
@@ -103,5 +103,5 @@ class SpecialiseConfig(Config):
         return value
 
 
-CHANGES_NO_WEIGHTS = {"variants", "budgets", "equal_l0", "equal_l0_tokens", "min_domain_tokens", "checkpoint_every_s"}
+CHANGES_NO_WEIGHTS = {"variants", "budgets", "equal_l0", "min_domain_tokens", "checkpoint_every_s"}
 """Settings on which the weights of a single variant do not depend."""
