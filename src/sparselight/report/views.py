@@ -17,7 +17,8 @@ from sparselight.report.numbers import count, fixed, interval, number, percent, 
 from sparselight.report.svg import shorten
 from sparselight.vocab import EDIT_OPERATIONS
 
-BEFORE_TOKENS, AFTER_TOKENS = 24, 12
+WINDOW = (24, 12)  # tokens shown before and after the peak
+WINDOWS = {"items": (8, 3)}  # of modalities whose tokens take a line each
 MAX_TOKEN_CHARS = 60
 OPEN_CONTEXTS = 4
 MAX_PROMOTED = 8
@@ -122,7 +123,8 @@ def card_view(card: Card, place: str, n_contexts: int, modality: str = "text") -
 
 def context_view(context: Context, modality: str = "text") -> ContextView:
     """Cut a context to its window (a picture stays whole) and render it. The renderer escapes: what it returns is safe markup."""
-    start, stop = (0, len(context.tokens)) if context.grid else (max(0, context.peak - BEFORE_TOKENS), context.peak + AFTER_TOKENS + 1)
+    before, after = WINDOWS.get(modality, WINDOW)
+    start, stop = (0, len(context.tokens)) if context.grid else (max(0, context.peak - before), context.peak + after + 1)
     window = context.model_copy(update={
         "tokens": [shorten(token, MAX_TOKEN_CHARS) for token in context.tokens[start:stop]], "activations": context.activations[start:stop],
         "marks": context.marks[start:stop], "peak": context.peak - start, "start": context.start + start})
