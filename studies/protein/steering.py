@@ -19,7 +19,8 @@ from torch import Tensor
 
 from sparselight.corpus.protein.residues import AMINO_ACIDS
 from sparselight.evaluate import Dataset
-from sparselight.evaluate.sequences import hydropathy, summarize_sequences, wilson
+from sparselight.evaluate.sequences import hydropathy, summarize_sequences
+from sparselight.evaluate.statistics import wilson
 from sparselight.intervene import edit_function
 from sparselight.intervene.unmask import unmask
 from sparselight.protocols import EditFunction, Example
@@ -104,7 +105,7 @@ def judge_of(subject: MaskedLM, site: str, goal: str, dataset: Dataset) -> Calla
         x, example, _ = captured(subject, [Example(str(number), text, str(number)) for number, text in enumerate(sequences)], site)
         found_residues = np.bincount(example, weights=probe.predict(x.numpy()), minlength=len(sequences))
         hits, share = int((found_residues >= HELIX_WINDOW).sum()), float((found_residues / np.bincount(example, minlength=len(sequences))).mean())
-        return {**row, "probe_frac": share, "probe_auroc": auroc, "hits": wilson(hits, len(sequences)).model_dump(exclude_defaults=True)}
+        return {**row, "probe_frac": share, "probe_auroc": auroc, "hits": wilson(hits, len(sequences), "sequences").model_dump(exclude_defaults=True)}
 
     return judge
 

@@ -19,8 +19,8 @@ from sparselight.evaluate.sequences import (
     pseudo_perplexity,
     shuffled,
     summarize_sequences,
-    wilson,
 )
+from sparselight.evaluate.statistics import wilson
 from sparselight.protocols import Example
 from sparselight.testing import tiny_family
 

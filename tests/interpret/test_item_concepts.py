@@ -7,9 +7,10 @@ from scipy import sparse
 
 from sparselight.corpus.interactions.items import ItemTable
 from sparselight.errors import CorpusError
+from sparselight.evaluate.statistics import wilson
 from sparselight.interpret.item_concepts import ItemConceptsConfig, concept_dictionary, make_candidates, members_of
 from sparselight.interpret.item_concepts.instances import Instances, at_level, level_edges, points
-from sparselight.interpret.item_concepts.verify import Draw, coherence, outcome_of, wilson
+from sparselight.interpret.item_concepts.verify import Draw, coherence, outcome_of
 from sparselight.records.item_concepts import ConceptDictionaryRecord
 from sparselight.sae import Sae
 from sparselight.subjects import PlainRecommender, RecommenderSubject

@@ -7,7 +7,6 @@ letters that are no amino acid.
 
 from collections.abc import Sequence
 from itertools import combinations
-from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +15,11 @@ from jaxtyping import Float
 from sparselight.corpus.protein.prosite import find_pattern, named_pattern
 from sparselight.corpus.protein.residues import AMINO_ACIDS
 from sparselight.errors import ConfigError
+from sparselight.evaluate.statistics import wilson
 from sparselight.protocols import Example
 from sparselight.records import MetricValue
 from sparselight.subjects import MaskedLM
 
-Z = 1.959963984540054  # the 97.5 % point of the normal distribution
 AT_ONCE = 32  # sequences in one pass
 MAX_PAIRS = 20_000  # of sequences whose identity is averaged
 LOW_WINDOW, LOW_BITS = 12, 2.2  # SEG's window and trigger (Wootton and Federhen 1993)
@@ -49,15 +48,6 @@ class SequenceSummary(NamedTuple):
     distinct_frac: float
     pseudo_perplexity: float
     """Mean over sequences; nan without a subject."""
-
-
-def wilson(n_hits: int, n: int) -> MetricValue:
-    """A share with its 95 % interval: (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n) (Wilson 1927)."""
-    if n < 1:
-        raise ConfigError(asked="take a share", why="there is nothing to count", instead="give at least one sequence")
-    p, scale = n_hits / n, 1 + Z * Z / n
-    middle, half = p + Z * Z / (2 * n), Z * sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
-    return MetricValue(value=p, low=max(0.0, (middle - half) / scale), high=min(1.0, (middle + half) / scale), n=n, unit="sequences")
 
 
 def composition(sequence: str) -> Float[np.ndarray, " amino_acid"]:
@@ -149,7 +139,7 @@ def summarize_sequences(
     hits = sum(has_motif(text, pattern, min_entropy_bits) for text in sequences)
     by_chance = sum(has_motif(shuffled(text, rng), pattern, min_entropy_bits) for text in sequences for _ in range(n_shuffles))
     return SequenceSummary(
-        hit_frac=wilson(hits, len(sequences)), chance_frac=wilson(by_chance, n_shuffles * len(sequences)),
+        hit_frac=wilson(hits, len(sequences), "sequences"), chance_frac=wilson(by_chance, n_shuffles * len(sequences), "sequences"),
         matches=float(np.mean([len(find_pattern(pattern, text)) for text in sequences])),
         low_complexity=float(np.mean([entropy_bits(text) < min_entropy_bits for text in sequences])),
         entropy_bits=float(np.mean([entropy_bits(text) for text in sequences])), hydropathy=float(np.mean([hydropathy(text) for text in sequences])),

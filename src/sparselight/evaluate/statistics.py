@@ -20,6 +20,7 @@ from sparselight.records import MetricValue
 
 FEW_GROUPS = 10  # with fewer, percentile intervals are known to be too narrow; the record says so
 FEW_SEEDS = 3  # with fewer, the spread between seeds is hardly known; the note says so
+Z95 = float(stats.norm.ppf(0.975))
 
 Resampled = Float[np.ndarray, " resample"]
 
@@ -117,6 +118,20 @@ def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " tes
 def bonferroni(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
     """Adjusted p-values that keep the chance of even one false rejection: min(1, n p), under any dependence."""
     return np.minimum(_checked(p) * np.size(p), 1.0)
+
+
+def wilson(n_hits: int, n: int, unit: str = "trials") -> MetricValue:
+    """A share with its 95 % interval: (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n) (Wilson 1927); it holds for few trials too.
+
+    Raises:
+        ConfigError: when there are no trials.
+    """
+    if n < 1:
+        raise ConfigError(asked="take a share", why="there is nothing to count", instead="give at least one case")
+    p, z2 = n_hits / n, Z95**2
+    middle, half = p + z2 / (2 * n), (z2 * (p * (1 - p) / n + z2 / (4 * n * n))) ** 0.5
+    low, high = ((middle + sign * half) / (1 + z2 / n) for sign in (-1, 1))
+    return MetricValue(value=p, low=max(0.0, low), high=min(1.0, high), n=n, unit=unit)
 
 
 def over_seeds(values: Sequence[float], seeds: Sequence[int]) -> tuple[MetricValue, str]:

@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Bool, Int
 from scipy import sparse
 
+from sparselight.evaluate.statistics import wilson
 from sparselight.interpret.item_concepts.instances import Instances
 from sparselight.records import MetricValue
 from sparselight.records.item_concepts import ConceptRoute, ConceptSummary
 
-WILSON_Z = 1.959963984540054  # of 95 %
 N_BOOTSTRAP = 1000
 CONFIDENT = 0.8
 
@@ -79,15 +79,8 @@ def summarize(
         recall=float(np.mean([one.recall for one in found])) if found else None,
         true_negative_rate=float(np.mean([one.true_negative_rate for one in found])) if found else None,
         precision=float(np.mean(precision)) if precision else None, n_at_80=at[0], n_at_90=at[1], n_at_100=at[2],
-        share_at_80=wilson(at[0], len(found)) if found else None, coherence_within=coherence[0], coherence_between=coherence[1],
+        share_at_80=wilson(at[0], len(found), "latents") if found else None, coherence_within=coherence[0], coherence_between=coherence[1],
     )
-
-
-def wilson(successes: int, n: int) -> MetricValue:
-    """A share with Wilson's 95 % interval (Wilson 1927): it holds for few latents and for shares of 0 and 1."""
-    p, z2 = successes / n, WILSON_Z**2
-    middle, half = (p + z2 / (2 * n)) / (1 + z2 / n), WILSON_Z / (1 + z2 / n) * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return MetricValue(value=p, low=max(0.0, float(middle - half)), high=min(1.0, float(middle + half)), n=n, unit="latents")
 
 
 def _mean(values: np.ndarray, seed: int) -> MetricValue:
