@@ -9,10 +9,12 @@ follows from the protein's header alone. `corpus.protein.patterns` finds the pla
 
 import argparse
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
 
+EXCLUDED = "blacklist.txt"  # ids that TMbed's authors leave out; the readers of these files do too
 HYDROPHOBIC = "LIVMFYWC"
 LONGEST = 26  # 1 + 4 + 1 + 3 + 1 + 8 + 1 + 5 + 1, and one to spare
 
@@ -37,6 +39,7 @@ def plant_files(data: Path, out: Path, frac: float) -> int:
             n += planted != lines[at + 1]
             lines[at + 1] = planted
         (out / path.name).write_text("\n".join(lines), encoding="utf-8")
+    shutil.copyfile(data / EXCLUDED, out / EXCLUDED)
     return n
 
 
