@@ -10,6 +10,7 @@ from sparselight.pipeline.recipe import Recipe, load_recipe
 from sparselight.pipeline.showing import headline
 from sparselight.pipeline.stages import RunStages, next_command
 from sparselight.records import EvalRecord, Part
+from sparselight.report.words import words_of
 
 __all__ = ["Plan", "Recipe", "Result", "Watcher", "load_recipe", "plan", "run_pipeline"]
 
@@ -30,7 +31,7 @@ class Result(Part):
 def run_pipeline(recipe: Recipe, out: Path, until: str | None = None, watcher: Watcher | None = None) -> Result:
     """Run a recipe in a folder; finished stages are skipped, interrupted ones go on."""
     run = execute(out, recipe.name, recipe.model_dump(mode="json"), lambda run: RunStages(recipe, run, watcher).stages(), until, watcher)
-    return make_result(run)
+    return make_result(run, recipe)
 
 
 def plan(recipe: Recipe, out: Path) -> Plan:
@@ -39,10 +40,11 @@ def plan(recipe: Recipe, out: Path) -> Plan:
     return make_plan(recipe, RunStages(recipe, run, plans_only=True), run)
 
 
-def make_result(run: Run) -> Result:
+def make_result(run: Run, recipe: Recipe) -> Result:
     wall_s = {stage: record.wall_s for stage, record in run.records.items()}
     summaries: Mapping[str, dict[str, Any]] = {stage: record.summary for stage, record in run.records.items()}
-    lines = headline(EvalRecord.load(run.path("evaluate") / "evaluation.json")) if "evaluate" in run.records else []
+    words = words_of(recipe.model_dump())
+    lines = headline(EvalRecord.load(run.path("evaluate") / "evaluation.json"), words) if "evaluate" in run.records else []
     finished = "report" in run.records
     return Result(
         folder=str(run.folder), stages={stage: run.path(stage).name for stage in run.records}, wall_s=wall_s,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sparselight.records import EvalRecord, MetricValue
 from sparselight.report.numbers import DASH, Format, interval, number, percent, with_interval
+from sparselight.report.words import TEXT, Words
 
 BASE, STITCHED, GENERAL = "base", "base+residual", "base+general residual"
 REFERENCES = ("subject", "zero ablation", "mean ablation")
@@ -78,13 +79,14 @@ class Measured:
         return [coder for coder, is_control in self.controls.items() if is_control == controls]
 
 
-def headline_sentences(evaluation: EvalRecord) -> list[str]:
+def headline_sentences(evaluation: EvalRecord, words: Words = TEXT) -> list[str]:
     """The result in words: domain, general text, controls."""
     found = Measured(evaluation)
     base, both = (found.values.get((coder, "domain", "fvu")) for coder in (BASE, STITCHED))
     if base is None or both is None:
         return ["This run has no residual SAE measured on the domain, so there is no before and after to compare."]
-    return [_domain_sentence(base, both, found.differences.get((STITCHED, "domain", "fvu"))), *_general_sentence(found), *_control_sentences(found, both)]
+    return [_domain_sentence(base, both, found.differences.get((STITCHED, "domain", "fvu"))), *_general_sentence(found, words),
+            *_control_sentences(found, both, words)]
 
 
 def _domain_sentence(base: MetricValue, both: MetricValue, difference: MetricValue | None) -> str:
@@ -97,15 +99,15 @@ def _domain_sentence(base: MetricValue, both: MetricValue, difference: MetricVal
     return f"The residual SAE does not clearly change the domain fvu: {start} before, {end} after {words}."
 
 
-def _general_sentence(found: Measured) -> list[str]:
+def _general_sentence(found: Measured, words: Words) -> list[str]:
     change = _relative_change(found, "general")
     if change is None:
         return []
-    words = "changes by" if _is_clear(change) else "does not clearly change:"
-    return [f"On general text the fvu {words} {_signed(change.value)} {interval(change, percent)}".strip() + "."]
+    verb = "changes by" if _is_clear(change) else "does not clearly change:"
+    return [f"On general {words.texts} the fvu {verb} {_signed(change.value)} {interval(change, percent)}".strip() + "."]
 
 
-def _control_sentences(found: Measured, both: MetricValue) -> list[str]:
+def _control_sentences(found: Measured, both: MetricValue, words: Words) -> list[str]:
     parts, better = [], []
     for coder in found.coders(controls=True):
         value, difference = found.values.get((coder, "domain", "fvu")), found.differences.get((coder, "domain", "fvu"))
@@ -118,15 +120,15 @@ def _control_sentences(found: Measured, both: MetricValue) -> list[str]:
     if not parts:
         return ["No control was measured."]
     verdict = f" {' and '.join(better)} leaves no more of the domain unexplained than {STITCHED}." if better else ""
-    return [f"Domain fvu of the controls: {'; '.join(parts)}.{verdict}", *_training_sentence(found)]
+    return [f"Domain fvu of the controls: {'; '.join(parts)}.{verdict}", *_training_sentence(found, words)]
 
 
-def _training_sentence(found: Measured) -> list[str]:
+def _training_sentence(found: Measured, words: Words) -> list[str]:
     """What training on the domain brought beyond more latents: the residual SAE against one of its shape trained on general text."""
     gap = found.between.get((STITCHED, GENERAL, "domain", "fvu_change_frac"))
     if gap is None:
         return []
-    against = "the same residual SAE trained on general text"
+    against = f"the same residual SAE trained on general {words.texts}"
     change = f"{_signed(gap.value)} {interval(gap, percent)}".strip()
     if _is_clear(gap) and gap.value < 0:
         return [f"Training on the domain is worth {change} of domain fvu against {against}."]
@@ -160,7 +162,7 @@ def table_rows(evaluation: EvalRecord) -> list[TableRow]:
     return rows
 
 
-def interval_sentence(evaluation: EvalRecord, n_bootstrap: int | None) -> str:
+def interval_sentence(evaluation: EvalRecord, n_bootstrap: int | None, words: Words = TEXT) -> str:
     """How the intervals of the evaluation were made."""
     sizes: dict[str, MetricValue] = {}
     for row in evaluation.rows:
@@ -168,11 +170,11 @@ def interval_sentence(evaluation: EvalRecord, n_bootstrap: int | None) -> str:
             sizes.setdefault(row.dataset, row.value)
     if not sizes:
         return "No interval was measured."
-    over = ", ".join(f"{value.n:,} {'files' if value.unit == 'groups' else value.unit} ({dataset})" for dataset, value in sorted(sizes.items()))
+    over = ", ".join(f"{value.n:,} {words.groups if value.unit == 'groups' else value.unit} ({dataset})" for dataset, value in sorted(sizes.items()))
     draws = f", {n_bootstrap:,} draws" if n_bootstrap else ""
     tokens = ", ".join(f"{n_tokens:,} {dataset}" for dataset, n_tokens in sorted(evaluation.n_tokens.items()))
-    return (f"Brackets are 95 % intervals from a bootstrap over whole files{draws}: {over}; held-out tokens: {tokens}. "
-            "Differences resample the same files for both coders.")
+    return (f"Brackets are 95 % intervals from a bootstrap over whole {words.groups}{draws}: {over}; held-out tokens: {tokens}. "
+            f"Differences resample the same {words.groups} for both coders.")
 
 
 def _is_clear(difference: MetricValue) -> bool:

@@ -22,6 +22,7 @@ from sparselight.report.numbers import percent
 from sparselight.report.run_picture import run_picture
 from sparselight.report.select_cards import best_cards, enriched_cards, tally
 from sparselight.report.views import anchors_of, card_view, edit_view
+from sparselight.report.words import words_of
 from sparselight.vocab import METRICS
 
 MAX_BYTES = 2_000_000
@@ -62,12 +63,13 @@ def page_values(data: ReportData, n_contexts: int) -> dict[str, Any]:
     by_key, anchors = {card.key: card for card in data.cards}, anchors_of(best, [*added, *known])
     counts = tally(data.cards)
     n_supported, n_added = sum(item.n_supported for item in counts), sum(item.n_domain for item in counts if item.source == "residual")
-    n_bootstrap = prose.setting(data, "evaluate.n_bootstrap")
+    words, n_bootstrap = words_of(data.run.recipe), prose.setting(data, "evaluate.n_bootstrap")
     return {
-        "run": data.run, "what_was_done": prose.what_was_done(data), "sentences": headline_sentences(data.evaluation),
+        "run": data.run, "what_was_done": prose.what_was_done(data), "sentences": headline_sentences(data.evaluation, words),
+        "words": words,
         "key_numbers": key_numbers(data.evaluation, n_supported, n_added),
         "columns": COLUMNS, "rows": table_rows(data.evaluation), "notes": [*data.evaluation.notes, *undefined_lines(data.evaluation, SHOWN_FAMILIES)],
-        "intervals": interval_sentence(data.evaluation, n_bootstrap if isinstance(n_bootstrap, int) else None),
+        "intervals": interval_sentence(data.evaluation, n_bootstrap if isinstance(n_bootstrap, int) else None, words),
         "subject_sentence": subject_sentence(data.evaluation),
         "figures": page_figures(data), "terms": [str(term) for term in data.selection.get("terms") or []], "seeds": prose.seeds(data),
         "groups": list(data.selection.get("groups") or data.selection.get("groups_held_out") or []),

@@ -10,6 +10,7 @@ from sparselight.records import SaeRecord
 from sparselight.report.data import ReportData
 from sparselight.report.numbers import count, number, seconds
 from sparselight.report.svg import shorten
+from sparselight.report.words import words_of
 
 DOMAIN_WORDS = 4
 HASH_CHARS = 16
@@ -31,7 +32,7 @@ def _domain(data: ReportData) -> str:
     if not found:
         return ""
     shown = ", ".join(shorten(str(seed), 60) for seed in found[:DOMAIN_WORDS])
-    return f": text like {shown}{f' and {len(found) - DOMAIN_WORDS} more' if len(found) > DOMAIN_WORDS else ''}"
+    return f": {words_of(data.run.recipe).texts} like {shown}{f' and {len(found) - DOMAIN_WORDS} more' if len(found) > DOMAIN_WORDS else ''}"
 
 
 def seeds(data: ReportData) -> list[str]:
@@ -58,16 +59,19 @@ def limits(data: ReportData) -> list[str]:
     """What the page does not claim."""
     base = data.sae_records.get("base")
     subject = f"{base.subject.name} at {base.site}" if base else "this model"
+    words = words_of(data.run.recipe)
+    is_demo = " (the demo's was)", " (the demo's were)"
+    was, were = is_demo if setting(data, "subject.source") == "demo" else ("", "")
     return [
         f"Everything here is about {subject} and this corpus. Nothing shows that it carries over to another model, above all a larger one, "
-        "to another site or to other text.",
-        f"Each SAE was trained once (seeds: {training_seeds(data)}). The intervals say how results vary with the text that they are measured on, "
+        f"to another site or to other {words.texts}.",
+        f"Each SAE was trained once (seeds: {training_seeds(data)}). The intervals say how results vary with the {words.texts} that they are measured on, "
         "not how they vary between trainings.",
-        "Held out means: not used to train the SAEs and not used to find the names. The model itself may have been trained on these files (the demo's was), "
-        "and the settings of a recipe may have been chosen by looking at such results (the demo's were).",
+        f"Held out means: not used to train the SAEs and not used to find the names. The model itself may have been trained on these {words.texts}{was}, "
+        f"and the settings of a recipe may have been chosen by looking at such results{were}.",
         f"Names are statistical: the label (of a fixed list) that best predicts where a latent fires. A supported name (F1 of at least {MIN_F1:g}, "
         "its interval above every shuffled search) says where the latent fires, not why, and not that the model uses it.",
-        "The names were searched for on other files than those that score them, but many latents were named at once: a few of the supported ones "
+        f"The names were searched for on other {words.groups} than those that score them, but many latents were named at once: a few of the supported ones "
         "may be so by luck.",
         "Promoted and suppressed tokens follow the decoder direction straight to the logits and leave out what later layers do.",
         "An edit shows what one change at one site does to one prediction. It is evidence of an effect there, not an account of the model's computation.",
@@ -87,14 +91,14 @@ def provenance(data: ReportData) -> list[tuple[str, str]]:
             ("token policy", f"rows of up to {policy.context_tokens:,} tokens, {'with' if policy.prepend_bos else 'without'} BOS, specials {specials}"),
         ]
     if data.corpus:
-        pairs.append(("corpus", _corpus(data.corpus)))
+        pairs.append(("corpus", _corpus(data.corpus, words_of(data.run.recipe).groups)))
     pairs += [(f"{role} SAE", _sae(record)) for role, record in data.sae_records.items()]
     return [*pairs, ("training seeds", training_seeds(data))]
 
 
-def _corpus(corpus: Mapping[str, Any]) -> str:
+def _corpus(corpus: Mapping[str, Any], groups: str) -> str:
     parts = [str(corpus["origin"])] if "origin" in corpus else []
-    parts += [f"{count(corpus[name])} {noun}" for name, noun in (("n_groups", "files"), ("n_examples", "examples")) if name in corpus]
+    parts += [f"{count(corpus[name])} {noun}" for name, noun in (("n_groups", groups), ("n_examples", "examples")) if name in corpus]
     return ", ".join(parts + ([f"fingerprint {short_hash(corpus['fingerprint'])}"] if "fingerprint" in corpus else []))
 
 

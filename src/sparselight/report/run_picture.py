@@ -11,6 +11,7 @@ from sparselight.report.headline import REFERENCES
 from sparselight.report.numbers import compact, seconds
 from sparselight.report.select_cards import tally
 from sparselight.report.svg import frame, path, rect, text
+from sparselight.report.words import words_of
 from sparselight.vocab import STAGES
 
 Box = tuple[float, float, float, float]  # x, y, width, height
@@ -60,7 +61,7 @@ def stage_words(data: ReportData) -> dict[str, list[str]]:
     coders = {row.coder for row in data.evaluation.rows if row.coder not in REFERENCES}
     held_out = sum(data.evaluation.n_tokens.values())
     words = {
-        "corpus": [_with(data.corpus.get("n_groups"), "files"), _with(data.corpus.get("n_examples"), "examples")],
+        "corpus": [_with(data.corpus.get("n_groups"), words_of(data.run.recipe).groups.split()[0]), _with(data.corpus.get("n_examples"), "examples")],
         "select": [_with(data.selection.get("n_examples"), "examples"), _with(data.selection.get("n_tokens"), "tokens")],
         "harvest": _harvest_words(harvest),
         "evaluate": [_with(len(coders), "coders"), _with(held_out, "held-out"), "tokens"],
