@@ -30,6 +30,28 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Box:
+    """A labelled rectangle of an image, in fractions of its width and height: 0 <= x0 < x1 <= 1 from the left, 0 <= y0 < y1 <= 1 from the top."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture of an example, as a file: PNG, JPEG or DICOM."""
+
+    path: str  # absolute
+    sha256: str  # of the file's bytes: what enters fingerprints; the path does not
+    name: str = ""  # view or role: "frontal", "lateral", "prior"
+    boxes: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """One corpus item. Examples of one `group` (a file, a patient, a homology cluster) never fall on both sides of a split."""
 
@@ -38,6 +60,7 @@ class Example:
     group: str
     labels: dict[str, str] = field(default_factory=dict)
     spans: tuple[Span, ...] = ()
+    images: tuple[Image, ...] = ()  # in the order in which a model is given them
 
 
 class Corpus(Protocol):

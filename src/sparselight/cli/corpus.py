@@ -95,6 +95,9 @@ def render_corpus(record: "CorpusRecord") -> str:
         f"split         {held}",
         *_counts("label", record.labels), *_counts("span", record.spans),
     ]
+    if record.n_images:
+        names = ", ".join(f"{name or '(no name)'} {n:,}" for name, n in record.image_names.items())
+        lines.insert(3, f"images        {record.n_images:,}: {names}{f'; {record.n_boxes:,} boxes' if record.n_boxes else ''}")
     if record.n_bad_rows:
         lines += [f"left out      {record.n_bad_rows:,} bad rows, such as:", *(f"              {row.where}: {row.why}" for row in record.bad_rows[:5])]
     lines += [f"note          {note}" for note in record.notes]

@@ -26,6 +26,7 @@ PURPOSES = {
     "fsspec": "stores at URLs", "s3fs": "stores at s3:// addresses",
     "transformers": "language models as subjects (subject.source)", "tokenizers": "their tokenizers",
     "datasets": "Hugging Face datasets as corpora (corpus.root = \"hf://...\")",
+    "pillow": "PNG and JPEG images of corpora (corpus.kind = \"image_text\")", "pydicom": "their DICOM images",
     "biopython": "UniProt flat files as corpora (corpus.kind = \"protein\")",
     "httpx2": "asking language models (explain --endpoint)",
     "tensorboard": "curves of a training (train.log_to)",

@@ -7,7 +7,7 @@ classes outweigh the text many times over) are made on demand by `annotate`; tho
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool
 
-from sparselight.corpus.arrow import SCHEMA, SpooledExamples, example_batches, example_of
+from sparselight.corpus.arrow import SpooledExamples, example_batches, example_of, schema_of
 from sparselight.errors import CorpusError
 from sparselight.files import atomic_path
-from sparselight.protocols import Example, Span
+from sparselight.protocols import Example, Image, Span
 
 if TYPE_CHECKING:
     from sparselight.corpus.reading import Reading
@@ -55,7 +55,8 @@ class ListCorpus:
     @classmethod
     def from_texts(
         cls, texts: Sequence[str], *, ids: Sequence[str] | None = None, groups: Sequence[str] | None = None,
-        labels: Mapping[str, Sequence[str]] | None = None, spans: Sequence[Sequence[Span]] | None = None, origin: str = "texts in memory",
+        labels: Mapping[str, Sequence[str]] | None = None, spans: Sequence[Sequence[Span]] | None = None,
+        images: Sequence[Sequence[Image]] | None = None, origin: str = "texts in memory",
     ) -> Self:
         """A corpus of texts that are at hand, in a notebook say.
 
@@ -64,12 +65,13 @@ class ListCorpus:
             groups: what a split must not divide; each text is its own group when left out.
             labels: name of a label -> its value for every text (empty: the text has none).
             spans: annotated spans of every text.
+            images: pictures of every text (`sparselight.corpus.image_text.image_file` makes one of a path).
 
         Raises:
             CorpusError: when lengths differ, an id repeats, or a span is outside its text.
         """
         ids = ids if ids is not None else [str(number) for number in range(len(texts))]
-        columns = {"ids": ids, "groups": groups, "spans": spans, **{f"labels[{name!r}]": values for name, values in (labels or {}).items()}}
+        columns = {"ids": ids, "groups": groups, "spans": spans, "images": images, **{f"labels[{name!r}]": values for name, values in (labels or {}).items()}}
         for name, values in columns.items():
             if values is not None and len(values) != len(texts):
                 raise CorpusError(asked=f"make a corpus of {len(texts)} texts", why=f"{name} has {len(values)} entries", instead="give one for each text")
@@ -81,7 +83,8 @@ class ListCorpus:
                     raise CorpusError(asked=f"make a corpus with {span} on the text {identifier!r}", why=f"the text has {len(text)} characters",
                                       instead="give offsets with 0 <= start < end <= length")
             named = {name: column[number] for name, column in (labels or {}).items() if column[number]}
-            examples.append(Example(identifier, text, groups[number] if groups is not None else identifier, named, found))
+            pictures = tuple(images[number]) if images is not None else ()
+            examples.append(Example(identifier, text, groups[number] if groups is not None else identifier, named, found, pictures))
         if repeated := first_repeated(ids):
             raise CorpusError(asked=f"make a corpus of {len(texts)} texts", why=f"the id {repeated!r} occurs twice", instead="give unique ids")
         return cls(examples, origin)
@@ -103,12 +106,13 @@ class ListCorpus:
         return list(dict.fromkeys(example.group for example in self.examples))
 
     def fingerprint(self) -> str:
-        """SHA-256 over provenance and every example's id, group, text, labels and spans: equal content from equal sources gives equal runs."""
+        """SHA-256 over provenance and every example's id, group, text, labels, spans and images (content, name, boxes; not where the files lie)."""
         digest = hashlib.sha256(self.provenance.encode())
         for example in self.examples:
             spans = [[[span.start, span.end, span.name, span.value, *([span.instance] if span.instance else [])] for span in example.spans]]
             spans = spans if example.spans else []
-            digest.update(json.dumps([example.id, example.group, example.text, example.labels, *spans], sort_keys=True).encode())
+            images = [{"images": [[image.sha256, image.name, [astuple(box) for box in image.boxes]] for image in example.images]}] if example.images else []
+            digest.update(json.dumps([example.id, example.group, example.text, example.labels, *spans, *images], sort_keys=True).encode())
         return digest.hexdigest()
 
     def subset(self, indices: Iterable[int]) -> Self:
@@ -181,11 +185,12 @@ class ListCorpus:
         return list(examples)
 
     def save(self, path: Path) -> None:
-        """Write one Parquet file: id, group, text, labels (JSON), spans, and held_out where the source gives the split."""
-        schema = SCHEMA if self.held_out is None else SCHEMA.append(pa.field("held_out", pa.bool_()))
+        """Write one Parquet file: id, group, text, labels (JSON), spans, images where there are some, and held_out where the source gives the split."""
+        columns = schema_of(self.examples)
+        schema = columns if self.held_out is None else columns.append(pa.field("held_out", pa.bool_()))
         with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema.with_metadata({PROVENANCE_KEY: self.provenance}), compression="zstd") as writer:
             at = 0
-            for batch in example_batches(self.examples, ROW_GROUP):
+            for batch in example_batches(self.examples, ROW_GROUP, columns):
                 if self.held_out is not None:
                     held = pa.array(self.held_out[at:at + len(batch)], pa.bool_())
                     batch, at = pa.RecordBatch.from_arrays([*batch.columns, held], schema=schema), at + len(batch)

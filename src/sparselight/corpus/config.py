@@ -14,12 +14,14 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from sparselight.config import Config
+from sparselight.corpus.image_text.config import ImageTextConfig
 from sparselight.corpus.interactions.config import InteractionsConfig
 from sparselight.corpus.protein.config import ProteinConfig
 from sparselight.corpus.python_source import stdlib_root
 from sparselight.errors import ConfigError
 
-Kind = Literal["python_source", "text", "jsonl", "json", "parquet", "csv", "tsv", "hf_dataset", "brat", "conll", "interactions", "protein"]
+Kind = Literal["python_source", "text", "jsonl", "json", "parquet", "csv", "tsv", "hf_dataset", "brat", "conll", "interactions", "protein",
+               "image_text"]
 HUB = "hf://"
 HELD_OUT_VALUES = ["held_out", "test", "validation", "valid", "val", "dev"]
 FILE_SECTION_CHARS = 1600  # files are cut where nothing else is said: whole ones are far longer than a model's context
@@ -30,6 +32,7 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     "csv": (".csv",), "tsv": (".tsv",), "hf_dataset": (), "brat": (".ann", ".txt"), "conll": (".conll", ".iob", ".iob2", ".bio", ".bioes", ".iobes"),
     "interactions": (".inter", ".item", ".user", ".dat", ".data", ".csv", ".tsv", ".parquet"),
     "protein": (".fasta", ".fa", ".faa", ".fas", ".3line", ".gff3", ".gff", ".dat", ".tsv", ".json"),
+    "image_text": (".png", ".jpg", ".jpeg", ".dcm"),
 }
 UNIPROT_BEGIN = b"ID   "
 MAX_LOOKED_AT = 10_000  # entries of a folder whose kind is to be found
@@ -38,9 +41,11 @@ TABLES = ("jsonl", "json", "parquet", "csv", "tsv", "hf_dataset")
 KINDS_OF_SETTING: dict[str, tuple[str, ...]] = {
     "include_tests": ("python_source",), "documents": ("text",), "heading": ("text",), "quote": ("csv", "tsv"), "streaming": ("hf_dataset",),
     "interactions": ("interactions",), "revision": ("hf_dataset",), "span_name": ("brat", "conll"), "token_column": ("conll",), "tag_column": ("conll",),
-    "protein": ("protein",), "on_bad_row": (*TABLES, "interactions", "brat", "conll", "protein"), "spans": (*TABLES, "text", "brat", "conll", "protein"),
-    "example_labels": (*TABLES, "interactions", "text", "brat", "conll", "protein"), "section_chars": tuple(kind for kind in SUFFIXES if kind != "protein"),
-    **dict.fromkeys(("text", "id", "group", "labels"), TABLES), "split": (*TABLES, "protein"),
+    "protein": ("protein",), "on_bad_row": (*TABLES, "interactions", "brat", "conll", "protein", "image_text"), "image_text": ("image_text",),
+    "spans": (*TABLES, "text", "brat", "conll", "protein", "image_text"),
+    "example_labels": (*TABLES, "interactions", "text", "brat", "conll", "protein", "image_text"),
+    "section_chars": tuple(kind for kind in SUFFIXES if kind not in ("protein", "image_text")), "text": TABLES,
+    **dict.fromkeys(("id", "group", "labels"), (*TABLES, "image_text")), "split": (*TABLES, "protein", "image_text"),
 }
 
 
@@ -91,6 +96,8 @@ class CorpusConfig(Config):
     interactions: InteractionsConfig = InteractionsConfig()
     """Layout, cleaning and split in time of a table of who used what and when (interactions only)."""
     protein: ProteinConfig = ProteinConfig()
+    image_text: ImageTextConfig = ImageTextConfig()
+    """Layout of studies on disk, sections, finding labels, earlier studies, what of an image is refused (image_text only)."""
     streaming: bool = False
     """Read a Hugging Face dataset over the network as it is used, without a copy on disk; `max_examples` then takes the first ones."""
     revision: str = ""
@@ -136,7 +143,8 @@ def kind_of(root: str) -> str:
         return "protein" if is_uniprot(folder) else kind_of_name(root) or "python_source"
     names = [path.name for path in islice(folder.rglob("*"), MAX_LOOKED_AT)]
     counts = Counter(kind for name in names if (kind := kind_of_name(name)))
-    most = max(counts, key=counts.__getitem__, default="python_source")
+    pictures = counts.pop("image_text", 0)  # text often lies beside pictures of its own: a folder is of images where nothing else is in it
+    most = max(counts, key=counts.__getitem__, default="image_text" if pictures else "python_source")
     return "brat" if most == "text" and any(name.endswith(".ann") for name in names) else most
 
 

@@ -1,6 +1,7 @@
 """Duplicates among the examples of a corpus: found, then dropped or put into one group so that no split divides them.
 
-Exact duplicates have equal normalized texts. Near ones are similar (`minhash.py`); similarity is followed from text to text, so a cluster may
+Exact duplicates have equal normalized texts, and studies with images are duplicates where they share one: reports repeat ("no acute disease")
+though the pictures differ. Near ones are similar (`minhash.py`); similarity is followed from text to text, so a cluster may
 hold two texts that are alike only by way of a third: for a split that must not leak, that is the safe side. With `group`, whole groups are
 joined: if a page of one document is found in another one, the two documents stay together.
 """
@@ -16,6 +17,7 @@ from sparselight.corpus.config import CorpusConfig
 from sparselight.corpus.minhash import near_pairs, normalized
 from sparselight.records import DuplicateCluster, Duplicates
 
+PRIOR = "prior"  # the name of an image of an earlier study, which that study has too
 N_SHOWN_CLUSTERS, N_SHOWN_IDS, N_SHOWN_CHARS = 10, 5, 120
 
 
@@ -61,16 +63,20 @@ def deduplicate(corpus: ListCorpus, config: CorpusConfig) -> tuple[ListCorpus, D
 
 
 def exact_roots(corpus: ListCorpus) -> Int[np.ndarray, " example"]:
-    """For each example the first one with the same normalized text."""
+    """For each example the first one with the same normalized text; for one with images, the first that is tied to it by shared images."""
     first: dict[bytes, int] = {}
-    keys = (normalized(example.text).encode(errors="surrogatepass") for example in corpus)
-    roots = (first.setdefault(hashlib.blake2b(key, digest_size=16).digest(), index) for index, key in enumerate(keys))
-    return np.fromiter(roots, dtype=np.int64, count=len(corpus))
+    sets = DisjointSets(len(corpus))
+    for index, example in enumerate(corpus):
+        own = [image.sha256.encode() for image in example.images if image.name != PRIOR]
+        for key in own or [normalized(example.text).encode(errors="surrogatepass")]:
+            sets.join(index, first.setdefault(hashlib.blake2b(key, digest_size=16).digest(), index))
+    return sets.roots()
 
 
 def near_roots(corpus: ListCorpus, exact: Int[np.ndarray, " example"], threshold: float) -> tuple[Int[np.ndarray, " example"], int]:
     """For each example the first one of its cluster of exact and near duplicates; and the number of texts not compared with all candidates."""
-    unique = np.flatnonzero(exact == np.arange(len(corpus)))
+    texts = np.fromiter((not example.images for example in corpus), dtype=bool, count=len(corpus))
+    unique = np.flatnonzero((exact == np.arange(len(corpus))) & texts)
     sets = DisjointSets(len(corpus))
     for index in np.flatnonzero(exact != np.arange(len(corpus))):
         sets.join(int(index), int(exact[index]))

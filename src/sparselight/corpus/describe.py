@@ -25,13 +25,15 @@ def describe_corpus(corpus: ListCorpus, config: CorpusConfig) -> CorpusRecord:
         raise CorpusError(asked=f"describe {corpus.origin}", why="it was not read from files as a whole", instead="load it with load_corpus and describe that")
     labels: dict[str, Counter[str]] = {}
     spans: dict[str, Counter[str]] = {}
-    lengths = []
+    lengths, images, n_boxes = [], Counter[str](), 0
     for example in corpus:  # without `annotate`: the token classes of source code outweigh it many times
         lengths.append(len(example.text))
         for name, value in example.labels.items():
             labels.setdefault(name, Counter())[value] += 1
         for span in example.spans:
             spans.setdefault(span.name, Counter())[span.value] += 1
+        images.update(image.name for image in example.images)
+        n_boxes += sum(len(image.boxes) for image in example.images)
     try:
         held_out = corpus.split(config.held_out_frac, config.seed)[1]
     except CorpusError:
@@ -42,6 +44,7 @@ def describe_corpus(corpus: ListCorpus, config: CorpusConfig) -> CorpusRecord:
         n_held_out=None if held_out is None else len(held_out), n_groups_held_out=None if held_out is None else len(held_out.groups()),
         n_bad_rows=reading.bad.n, bad_rows=reading.bad.shown, notes=[f"{n:,} {what}" for what, n in sorted(reading.notes.items())],
         duplicates=reading.duplicates, sources=source_files(config), settings=reader_settings(config),
+        n_images=images.total(), image_names=dict(images.most_common()), n_boxes=n_boxes,
     )
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from sparselight.corpus.conll import conll_examples
 from sparselight.corpus.dedup import deduplicate
 from sparselight.corpus.delimited import delimited_rows
 from sparselight.corpus.hub import hub_rows
+from sparselight.corpus.image_text.reading import image_text_examples, image_text_sources, study_files
 from sparselight.corpus.interactions.histories import interaction_examples
 from sparselight.corpus.plain_text import PlainText, text_examples
 from sparselight.corpus.protein.clusters import group_homologs
@@ -84,6 +85,7 @@ KINDS: dict[str, Callable[[Reading], Read]] = {
     "brat": lambda r: _plain(brat_examples(r.config, r.bad, r.notes)),
     "conll": lambda r: _plain(conll_examples(r.config, r.bad)), "protein": lambda r: protein_examples(r.config, r.bad, r.notes),
     "interactions": lambda r: _plain(interaction_examples(r.config, r.bad, r.notes)),
+    "image_text": lambda r: image_text_examples(r.config, r.bad, r.notes),
 }
 CLASSES: dict[str, type[ListCorpus]] = {**dict.fromkeys(KINDS, ListCorpus), "python_source": PythonSource, "text": PlainText}
 
@@ -184,7 +186,9 @@ def check_root(config: CorpusConfig) -> None:
 
 
 def all_sources(config: CorpusConfig) -> list[Source]:
-    """Every file that the corpus is read from; none for a dataset of the Hugging Face hub."""
+    """Every file that the corpus is read from; none for a dataset of the Hugging Face hub; of studies the tables (images and reports are in the examples)."""
+    if config.kind == "image_text":
+        return [*image_text_sources(config), *extra_sources(config)]
     if config.kind != "hf_dataset":
         return [*find_sources(config), *extra_sources(config)]
     root = config.path()
@@ -196,12 +200,13 @@ def source_fingerprint(config: CorpusConfig) -> str:
     """Cheap hash of the files as they stand (paths, sizes, times), to notice a change without reading them."""
     check_root(config)
     digest = hashlib.sha256(f"{config.root}\0{config.revision}\n".encode() if config.root.startswith(HUB) else b"")
-    for source in all_sources(config):
+    studies = study_files(config) if config.kind == "image_text" else ()
+    for path in chain((source.path for source in all_sources(config)), studies):
         try:
-            stat = source.path.stat()
+            stat = path.stat()
         except OSError:
             continue
-        digest.update(f"{source.path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
@@ -213,7 +218,8 @@ def source_files(config: CorpusConfig) -> list[SourceFile]:
 def reader_settings(config: CorpusConfig) -> dict[str, Any]:
     """Settings that are not at their default, less those that say where files lie or how the result is kept and split."""
     places = {"root", "spans", "example_labels", "held_out_ids", "in_memory", "held_out_frac"} | ({"seed"} if config.max_examples is None else set())
-    nested = {table: {name.partition(".")[2] for name in getattr(config, table).paths()} for table in ("interactions", "protein")}
+    nested = {table: {name.partition(".")[2] for name in getattr(config, table).paths()} for table in ("interactions", "protein", "image_text")}
+    nested["image_text"] |= {name.partition(".")[2] for name in config.image_text.folders()}
     settings = config.model_dump(mode="json", exclude_defaults=True, exclude={**dict.fromkeys(places, True), **nested})
     return {**settings, "kind": config.kind, **({"root": config.root} if config.root.startswith(HUB) else {})}
 

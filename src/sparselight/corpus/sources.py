@@ -116,7 +116,7 @@ def extra_sources(config: CorpusConfig) -> list[Source]:
             if not path.is_file():
                 raise CorpusError(asked=f"read corpus.{setting} = {value!r}", why="there is no such file", instead="give the path of an existing file")
             sources.append(Source(path, path.name))
-    for setting, path in {**config.interactions.paths(), **config.protein.paths()}.items():
+    for setting, path in {**config.interactions.paths(), **config.protein.paths(), **config.image_text.paths()}.items():
         if not path.is_file():
             raise CorpusError(asked=f"read corpus.{setting} = {str(path)!r}", why="there is no such file", instead="give the path of an existing file")
         sources.append(Source(path, path.name))

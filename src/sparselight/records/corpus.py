@@ -2,6 +2,8 @@
 
 from typing import Any, ClassVar, Literal
 
+from pydantic import Field
+
 from sparselight.records.base import Part, Record
 
 
@@ -127,3 +129,8 @@ class CorpusRecord(Record):
     sources: list[SourceFile]
     settings: dict[str, Any]
     """Settings of the reader that are not at their default."""
+    n_images: int = 0
+    image_names: dict[str, int] = Field(default_factory=dict)
+    """Images by their view or role, the most frequent first; those without a name under an empty one."""
+    n_boxes: int = 0
+    """Labelled boxes in them."""
