@@ -59,6 +59,12 @@ class MissingExtraError(SparselightError):
         super().__init__(asked=asked, why=f"the package {package} is not installed", instead=f"run `pip install 'sparselight[{extra}]'`")
 
 
+def first_line(err: BaseException) -> str:
+    """What an error of another library says, in one line."""
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    return (lines[0] if lines else type(err).__name__).rstrip(".")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that ends a message about an unknown name: the nearest known one, or the whole list when none is near."""
     known = sorted(known)

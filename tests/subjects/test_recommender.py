@@ -10,7 +10,9 @@ from sparselight.protocols import Example
 from sparselight.records import Edit, Where
 from sparselight.sae import Sae
 from sparselight.subjects import PlainRecommender, RecommenderSubject, SubjectConfig, load_subject
+from sparselight.subjects.recommender import scoring
 from sparselight.subjects.recommender.scoring import MASKED, SeenItems, target_ranks, top_items
+from sparselight.subjects.recommender.subject import seen_of
 from sparselight.testing import check_subject
 from sparselight.testing.recommender import tiny_interactions, tiny_recommender
 
@@ -175,3 +177,17 @@ def test_load_subject_refuses_what_a_recommender_does_not_use() -> None:
         load_subject(SubjectConfig.parse({"kind": "recommender", "source": "nowhere"}))
     with pytest.raises(SubjectError, match=r"subject\.recommender"):
         load_subject(SubjectConfig.parse({"recommender": {"d": 32}}))
+
+
+@pytest.mark.parametrize("k", [1, 5, 200])
+def test_top_lists_by_stretches_of_items_are_those_of_the_whole(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = tiny_recommender("sasrec", CORPUS)
+    batch = subject.prepare(CORPUS.examples[:6])
+    vectors, seen = subject.user_vectors(batch), seen_of(batch)
+    whole = top_items(subject.module, vectors, k, seen)
+    monkeypatch.setattr(scoring, "ITEM_BLOCK", 7)
+    parts = top_items(subject.module, vectors, k, seen, block_values=100)
+    torch.testing.assert_close(parts.scores, whole.scores)
+    free = whole.scores > MASKED
+    assert torch.equal(parts.items[free], whole.items[free])
+    assert torch.equal(top_items(subject.module, vectors, k).items, top_items(subject.module, vectors, k, None, block_values=30).items)

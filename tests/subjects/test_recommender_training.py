@@ -13,7 +13,7 @@ from sparselight.sae.formats import load_sae
 from sparselight.subjects import RecommenderConfig, from_cornac, load_rechorus, load_recommender, train_recommender
 from sparselight.subjects.recommender.folder import read_record
 from sparselight.subjects.recommender.scoring import SeenItems, target_ranks
-from sparselight.subjects.recommender.train import draw_negatives, make_targets
+from sparselight.subjects.recommender.train import draw_negatives, make_targets, ranking_of
 from sparselight.testing import check_subject
 from sparselight.testing.recommender import tiny_interactions, tiny_recommender
 
@@ -176,3 +176,16 @@ def test_cornac_sasrec(cornac_data: tuple[object, list[tuple[str, str, float, in
     batch = subject.prepare_at([history], [4])
     expected = model.score(0, [token - 1 for token in history.tokens[:5].tolist()])
     assert np.allclose(subject.module.score(subject.user_vectors(batch))[0, 1:], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["bpr_mf", "sasrec"])
+def test_ranking_does_not_depend_on_the_order_of_users(architecture: str) -> None:
+    corpus = tiny_interactions(16)
+    subject = tiny_recommender(architecture, corpus)
+    histories = [subject.history(example) for example in corpus]
+    assert ranking_of(subject, histories[::-1], "test") == ranking_of(subject, histories, "test")
+    alone = ranking_of(subject, histories[5:6], "test")
+    rank = target_ranks(subject.module, subject.user_vectors(subject.prepare_at(histories[5:6], [len(histories[5]) - 2])),
+                        torch.from_numpy(histories[5].tokens[-1:]), SeenItems.of([torch.from_numpy(histories[5].tokens)]))
+    assert alone is not None
+    assert alone.hr["10"] == float(rank[0] <= 10)

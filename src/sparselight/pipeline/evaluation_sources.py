@@ -228,6 +228,8 @@ def subject_settings(ref: SubjectRef) -> SubjectConfig:
     policy = ref.token_policy
     same = {name: getattr(policy, name) for name in (
         "context_tokens", "count_specials", "padding_side", "long_examples", "overlap_tokens", "skip_start_tokens", "pack", "max_norms", "pooling")}
+    if policy.images is not None:
+        same["image_text"] = policy.images.model_dump(mode="json")
     source, _, revision = ref.name.partition("@")
     return SubjectConfig.parse({**same, "source": source, "revision": revision or None, "bos": "auto" if policy.prepend_bos else "never",
                                 "chat_template": bool(policy.chat_prefix)}, "subject")

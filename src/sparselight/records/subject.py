@@ -7,6 +7,25 @@ from pydantic import Field
 from sparselight.records.base import Part
 
 
+class ImagePolicy(Part):
+    """How an image-text subject sees images, and which of their tokens count."""
+
+    part: Literal["language", "vision"]
+    """Whose tokens those of the subject are: the language model's, or the vision encoder's (its patches)."""
+    image_tokens: Literal["none", "last", "all"]
+    """Which tokens of each image count."""
+    max_images: int
+    """Images of an example that the model is given; further ones are left out."""
+    prompt_prefix: str
+    """What stands before the text of an example, `{images}` for its images; it does not count."""
+    prompt_suffix: str
+    """What stands after it; it does not count."""
+    image_form: str
+    """What stands for each image: `{image}` its tokens, `{name}` its view or role."""
+    text_alone: bool = False
+    """Examples without images are shown as text alone."""
+
+
 class TokenPolicy(Part):
     """Which positions a subject sees and which count as tokens: the same at training, evaluation and steering."""
 
@@ -40,6 +59,8 @@ class TokenPolicy(Part):
     """Pooled vectors are scaled to length 1."""
     max_norms: dict[str, float] = Field(default_factory=dict)
     """Site to the largest norm that an activation may have there; tokens above it are neither harvested nor edited at that site."""
+    images: ImagePolicy | None = None
+    """Of image-text subjects."""
 
     @property
     def body_tokens(self) -> int:
@@ -70,6 +91,6 @@ class SubjectRef(Part):
     fingerprint: str
     """SHA-256 over weights, tokenizer and token policy."""
     token_policy: TokenPolicy
-    kind: Literal["causal_lm", "masked_lm", "encoder", "module", "recommender"] = "causal_lm"
+    kind: Literal["causal_lm", "masked_lm", "encoder", "module", "recommender", "image_text"] = "causal_lm"
     masking: Masking | None = None
     """Of a masked language model's loss."""

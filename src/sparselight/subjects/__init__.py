@@ -8,6 +8,9 @@ from sparselight.subjects.causal_lm import CausalLM
 from sparselight.subjects.config import SubjectConfig, TokenSettings
 from sparselight.subjects.encoder import Encoder
 from sparselight.subjects.hugging_face import HuggingFaceSubject
+from sparselight.subjects.image_text.config import ImageTextConfig
+from sparselight.subjects.image_text.subject import ImageText
+from sparselight.subjects.image_text.vision import VisionEncoder
 from sparselight.subjects.load import load_subject
 from sparselight.subjects.masked_lm import MaskedLM
 from sparselight.subjects.module import ModuleSubject
@@ -21,7 +24,7 @@ from sparselight.subjects.recommender.subject import RecommenderSubject
 from sparselight.subjects.recommender.train import train_recommender
 
 __all__ = [
-    "CausalLM", "Encoder", "HuggingFaceSubject", "MaskedLM", "ModuleSubject", "PlainRecommender", "Recommender", "RecommenderConfig", "RecommenderSubject",
-    "SubjectConfig", "TokenSettings", "batches_by_length", "from_cornac", "kept_tokens", "load_rechorus", "load_recommender", "load_subject", "norm_limits",
-    "train_recommender",
+    "CausalLM", "Encoder", "HuggingFaceSubject", "ImageText", "ImageTextConfig", "MaskedLM", "ModuleSubject", "PlainRecommender", "Recommender",
+    "RecommenderConfig", "RecommenderSubject", "SubjectConfig", "TokenSettings", "VisionEncoder", "batches_by_length", "from_cornac", "kept_tokens",
+    "load_rechorus", "load_recommender", "load_subject", "norm_limits", "train_recommender",
 ]

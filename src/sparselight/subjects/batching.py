@@ -4,7 +4,8 @@ The groups hold indices: whoever stores results puts them back into the order of
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -54,7 +55,7 @@ def narrow_parts(batch: Batch, padding_side: str) -> list[tuple[Int[Tensor, " to
     """
     lengths, widest = batch.attention_mask.sum(1), batch.attention_mask.shape[1]
     everything = torch.arange(batch.n_tokens)
-    if batch.segment is not None or batch.inputs is not None or int(lengths.sum()) + PASS_POSITIONS > batch.attention_mask.numel():
+    if batch.segment is not None or not _by_row(batch.inputs) or int(lengths.sum()) + PASS_POSITIONS > batch.attention_mask.numel():
         return [(everything, batch)]
     ends = torch.tensor([int(share * widest) for share in WIDTHS])
     bucket = torch.searchsorted(ends, lengths.contiguous())
@@ -72,4 +73,16 @@ def _part(batch: Batch, rows: Tensor, row_of_token: Int[Tensor, " token"], paddi
     tokens = rows[row_of_token].nonzero()[:, 0]
     matrices = {name: getattr(batch, name)[rows][:, columns] for name in ("input_ids", "attention_mask", "counts")}
     of_tokens = {name: getattr(batch, name)[tokens] for name in ("example", "position", "token_id", "char_start", "char_end")}
-    return tokens, dataclasses.replace(batch, **matrices, **of_tokens)
+    return tokens, dataclasses.replace(batch, **matrices, **of_tokens, inputs=_of_rows(batch.inputs, rows))
+
+
+def _by_row(inputs: Mapping[str, Any] | None) -> bool:
+    """Whether inputs can be given to some of the rows: there are none, or they stand in a tuple with one entry a row."""
+    return inputs is None or all(isinstance(value, tuple) for value in inputs.values())
+
+
+def _of_rows(inputs: Mapping[str, Any] | None, rows: Tensor) -> dict[str, Any] | None:
+    if inputs is None:
+        return None
+    numbers = rows.nonzero()[:, 0].tolist()
+    return {name: tuple(value[number] for number in numbers) for name, value in inputs.items()}

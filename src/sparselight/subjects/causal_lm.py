@@ -5,7 +5,7 @@ Owns: next-token loss and logits, generation with edits, output effects. Refuses
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -18,12 +18,13 @@ from sparselight.subjects.hugging_face import HuggingFaceSubject, cross_entropy,
 from sparselight.subjects.output import norm_gain
 from sparselight.subjects.probe import check_causal, left_padding_positions
 from sparselight.subjects.resume import Scoring
+from sparselight.subjects.rows import Stretch
 
 
 class CausalLM(HuggingFaceSubject):
     """A causal language model with its tokenizer, as `protocols.Subject`."""
 
-    kind = "causal_lm"
+    kind: ClassVar[Literal["causal_lm", "image_text"]] = "causal_lm"
 
     @torch.no_grad()
     def loss(self, batch: Batch, edits: Mapping[str, EditFunction] | None = None) -> Float[Tensor, " token"]:
@@ -119,7 +120,7 @@ class CausalLM(HuggingFaceSubject):
         rows = []
         for number, text in enumerate(texts):
             example = text if isinstance(text, Example) else Example(f"prompt {number}", text, f"prompt {number}")
-            prompt = self._tokens.prompt(example.text)
+            prompt = self._prompt(example)
             self._check_room(len(prompt.ids), n_tokens)
             draws = torch.rand(n_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(numbers[number])) if temperature else None
             rows.append(Row(number, prompt, example, resolved[id(per_row[number])], draws))
@@ -138,6 +139,24 @@ class CausalLM(HuggingFaceSubject):
             return left_padding_positions(self._run_rows, self._tokens.vocabulary.pad_id, self.device, self.name)
         except SubjectError:
             return None
+
+    # What a kind of causal model says of its prompts and passes.
+
+    def _prompt(self, example: Example) -> Stretch:
+        """The row that is continued."""
+        return self._tokens.prompt(example.text)
+
+    def _row_arguments(self, prompts: Sequence[Stretch], ids: Tensor, mask: Tensor) -> dict[str, Any]:  # noqa: ARG002
+        """What a pass over rows from their beginning is given beside ids and mask."""
+        return {}
+
+    def _step_arguments(self, prompts: Sequence[Stretch], mask: Tensor) -> dict[str, Any]:  # noqa: ARG002
+        """What a pass over the last position of each row is given beside ids, mask and cache."""
+        return {}
+
+    def _candidates(self, logits: Float[Tensor, "row vocabulary"]) -> Float[Tensor, "row vocabulary"]:
+        """Logits with what may never be written left out."""
+        return logits
 
     def _check_generation(self, n_rows: int, n_tokens: int, edits: Any, temperature: float, seeds: Any) -> None:
         asked = f"continue {n_rows} texts by {n_tokens} tokens"

@@ -9,9 +9,10 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from sparselight.config import Config
+from sparselight.subjects.image_text.config import ImageTextConfig
 from sparselight.subjects.recommender.config import RecommenderConfig
 
-Kind = Literal["causal_lm", "masked_lm", "encoder"]
+Kind = Literal["causal_lm", "masked_lm", "encoder", "image_text"]
 Pooling = Literal["none", "auto", "mean", "cls", "max", "last"]
 
 
@@ -58,9 +59,10 @@ class SubjectConfig(TokenSettings):
 
     source: str = Field("demo", min_length=1)
     """`demo` (the model that ships with the package), a local folder, or a Hugging Face hub name."""
-    kind: Literal["auto", "causal_lm", "masked_lm", "encoder", "recommender"] = "auto"
-    """What the model is: it predicts the next token, masked tokens, or nothing (activations only); `auto` reads it from the model's config. A recommender
-    is the folder that `train_recommender` wrote, or `train`: it is then trained on the run's corpus, in the run's folder."""
+    kind: Literal["auto", "causal_lm", "masked_lm", "encoder", "image_text", "recommender"] = "auto"
+    """What the model is: it predicts the next token, masked tokens, or nothing (activations only), or it reads images beside text (image_text); `auto` reads
+    it from the model's config. A recommender is the folder that `train_recommender` wrote, or `train`: it is then trained on the run's corpus, in the
+    run's folder."""
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -77,6 +79,8 @@ class SubjectConfig(TokenSettings):
     """How many passes, each with other tokens hidden, that loss takes; by default as many as score every token."""
     mask_seed: int = 0
     """Of the choice of tokens that are hidden together."""
+    image_text: ImageTextConfig = ImageTextConfig()
+    """What an image-text model is shown of images, and which of it counts (kind = "image_text")."""
     recommender: RecommenderConfig = RecommenderConfig()
     """Which recommender is trained, and how (kind = "recommender")."""
     trust_remote_code: bool = False

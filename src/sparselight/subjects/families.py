@@ -79,6 +79,19 @@ FAMILIES: tuple[Family, ...] = (
         "encoders of T5, mT5, ByT5", layers=("encoder.block",), embed=("encoder.embed_tokens", "shared"), attention=("layer.0.SelfAttention",),
         feed_forward=("layer.1.DenseReluDense",), middle=("layer.0:output",), act=("layer.1.DenseReluDense.wo",), final_norm=("encoder.final_layer_norm",),
     ),
+    Family(
+        "vision encoders of CLIP, SigLIP, Idefics3, SmolVLM", layers=("encoder.layers", "vision_model.encoder.layers"),
+        embed=("embeddings", "vision_model.embeddings"), attention=("self_attn",), feed_forward=("mlp",), middle=("layer_norm2:input",), act=("mlp.fc2",),
+        final_norm=("post_layernorm", "vision_model.post_layernorm"),
+    ),
+    Family(
+        "DINOv2", layers=("encoder.layer",), embed=("embeddings",), attention=("layer_scale1",), feed_forward=("layer_scale2",), middle=("norm2:input",),
+        act=("mlp.fc2", "mlp.weights_out", "mlp.down_proj"), final_norm=("layernorm",),
+    ),
+    Family(
+        "vision encoder of Qwen2-VL", layers=("blocks",), embed=("patch_embed",), attention=("attn",), feed_forward=("mlp",), middle=("norm2:input",),
+        act=("mlp.fc2", "mlp.down_proj"),
+    ),
 )
 
 

@@ -178,7 +178,8 @@ class Continuing:
         """Equal for rows whose prompts give the same keys and values."""
         edits = row.edits_during("prompt")
         placed = any(getattr(edit, "needs_places", False) for edit in edits.values())
-        return tuple(row.prompt.ids.tolist()), tuple(sorted((site.name, id(edit)) for site, edit in edits.items())), id(row.example) if placed else 0
+        acts = tuple(sorted((site.name, id(edit)) for site, edit in edits.items()))
+        return tuple(row.prompt.ids.tolist()), row.prompt.shown, acts, id(row.example) if placed else 0
 
     def _whole(self, rows: Sequence[Row]) -> Float[Tensor, "row vocabulary"]:
         """A pass over all that is there, nothing remembered."""
@@ -200,7 +201,8 @@ class Continuing:
             stack.enter_context(subject._editing(edits, counted))
             if not any(site.module is subject._head for site in edits):  # an edit of the output layer must see all positions
                 stack.callback(subject._head.register_forward_pre_hook(own_thread(lambda _module, args: (args[0][:, -1:], *args[1:]))).remove)
-            return subject.model(input_ids=input_ids, attention_mask=mask, use_cache=use_cache, **self._positions(mask, width))
+            more = {**self._positions(mask, width), **subject._row_arguments([row.prompt for row in rows], input_ids, mask)}
+            return subject.model(input_ids=input_ids, attention_mask=mask, use_cache=use_cache, **more)
 
     def _next(self, rows: Sequence[Row], cache: Any) -> Float[Tensor, "row vocabulary"]:
         """The pass over the token that every row got last."""
@@ -210,7 +212,8 @@ class Continuing:
         total = self.width + len(rows[0].ids)
         mask = (torch.arange(total) >= self._padding[:, None]).to(subject.device, torch.int64)
         with passing(self._counted, functools.partial(row_places, rows, True)):
-            output = subject.model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **self._positions(mask, 1))
+            more = {**self._positions(mask, 1), **subject._step_arguments([row.prompt for row in rows], mask)}
+            output = subject.model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **more)
         return output.logits[:, -1]
 
     def _positions(self, mask: Int[Tensor, "row position"], n_last: int) -> dict[str, Tensor]:
@@ -225,7 +228,7 @@ class Continuing:
         """Add the next token to every row."""
         tokens, vocabulary = self.subject._tokens, self.subject._tokens.vocabulary
         draws = None if self.temperature == 0 else torch.stack([row.draws[step] for row in rows if row.draws is not None])
-        for row, token_id in zip(rows, choose(logits.float(), self.temperature, draws).tolist(), strict=True):
+        for row, token_id in zip(rows, choose(self.subject._candidates(logits.float()), self.temperature, draws).tolist(), strict=True):
             row.ids.append(token_id)
             row.counts.append(tokens.counts_token(token_id))
             row.ended = token_id in vocabulary.stop_ids

@@ -20,7 +20,7 @@ from sparselight.protocols import Batch, EditFunction, Example
 from sparselight.records import Masking, SubjectRef
 from sparselight.subjects.batching import narrow_parts
 from sparselight.subjects.config import TokenSettings
-from sparselight.subjects.families import lay_out
+from sparselight.subjects.families import Layout, lay_out
 from sparselight.subjects.hooks import AtCounted, Counts, capturing, editing, own_thread
 from sparselight.subjects.places import passing_batch
 from sparselight.subjects.probe import PROBE_IDS, Probe, check_packing, left_padding_positions
@@ -46,7 +46,7 @@ class HuggingFaceSubject:
         SubjectError: when the model cannot be studied this way.
     """
 
-    kind: ClassVar[Literal["causal_lm", "masked_lm", "encoder"]]
+    kind: ClassVar[Literal["causal_lm", "masked_lm", "encoder", "image_text"]]
     masking: Masking | None = None
     layers: list[nn.Module]
     """The layers of the residual stream in order; empty where they are not known."""
@@ -213,10 +213,15 @@ class HuggingFaceSubject:
 
     # Passes.
 
-    def _find_sites(self) -> Any:
+    def _make_probe(self) -> Probe:
         ids = torch.tensor(PROBE_IDS, device=self.device)
-        self._probe = Probe(lambda: self._call(ids, attention_mask=torch.ones_like(ids)), (len(ids), ids.shape[1]))
-        layout = lay_out(self.model)
+        return Probe(lambda: self._call(ids, attention_mask=torch.ones_like(ids)), (len(ids), ids.shape[1]))
+
+    def _layout(self) -> Layout:
+        return lay_out(self.model)
+
+    def _find_sites(self) -> Any:
+        self._probe, layout = self._make_probe(), self._layout()
         try:
             seen, output = self._probe.values(layout.sites())
         except Exception as err:  # the first pass of foreign code; quantized layers refuse some shapes only here

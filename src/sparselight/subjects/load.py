@@ -11,18 +11,20 @@ from typing import Any, cast
 
 import torch
 
-from sparselight.errors import MissingExtraError, SubjectError
+from sparselight.errors import MissingExtraError, SubjectError, first_line
 from sparselight.subjects.causal_lm import CausalLM
 from sparselight.subjects.config import SubjectConfig
 from sparselight.subjects.encoder import Encoder, read_pooling
 from sparselight.subjects.hugging_face import HuggingFaceSubject
+from sparselight.subjects.image_text.subject import ImageText
+from sparselight.subjects.image_text.vision import VisionEncoder
 from sparselight.subjects.masked_lm import MaskedLM
 from sparselight.subjects.recommender.folder import load_recommender
-from sparselight.subjects.weights import first_line, load_parts
+from sparselight.subjects.weights import load_parts
 
 
 def load_subject(config: SubjectConfig) -> HuggingFaceSubject:
-    """Load the model under study: a CausalLM, a MaskedLM, an Encoder or a recommender.
+    """Load the model under study: a CausalLM, a MaskedLM, an Encoder, a vision-language model (its language part, or its vision encoder) or a recommender.
 
     A recommender has the same methods; what it cannot do (generation of text, packed rows) it refuses by name.
 
@@ -40,6 +42,12 @@ def load_subject(config: SubjectConfig) -> HuggingFaceSubject:
     source, is_local = find_source(config.source)
     model, tokenizer, kind = load_parts(config, source, is_local, device)
     name = config.source if config.revision is None or is_local else f"{config.source}@{config.revision}"
+    if kind == "image_text":
+        part: type[ImageText | VisionEncoder] = VisionEncoder if config.image_text.part == "vision" else ImageText
+        return part(model, tokenizer, name, None, config, config.image_text)
+    if config.image_text != SubjectConfig.model_fields["image_text"].default:
+        raise SubjectError(asked="set subject.image_text", why=f"{name} is a model of kind {kind}, which reads no images",
+                           instead="leave it out, or choose a vision-language model in subject.source")
     if kind == "encoder":
         return _load_encoder(config, source, is_local, model, tokenizer, name)
     if kind == "masked_lm":

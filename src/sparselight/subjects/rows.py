@@ -4,7 +4,7 @@ Owns: the token policy made from settings and tokenizer, windows over long examp
 row, packing, padding, and which positions count. Every counted token of an example stands in exactly one row.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -41,6 +41,10 @@ class Stretch:
     ids: Ids
     counts: Bool[np.ndarray, " token"]
     offsets: Int[np.ndarray, "token 2"]
+    inputs: Mapping[str, Tensor] | None = None
+    """What the model is given beside the ids: pixels and the like."""
+    shown: tuple[str, ...] = ()
+    """Of what those are made: hashes of images."""
 
 
 class RowBuilder:
@@ -50,10 +54,14 @@ class RowBuilder:
         self.vocabulary = Vocabulary(tokenizer)
         self.frame = self._make_frame(settings, is_causal)
         self.policy = self._make_policy(settings, pooling, unit_pooled)
-        next(self._windows(1, self.policy.template_tokens), None)  # refuses rows without room
+        self.check_room()
 
     def fingerprint(self) -> str:
         return self.vocabulary.fingerprint(self.policy.canonical())
+
+    def check_room(self) -> None:
+        """Refuse rows without room for tokens of an example."""
+        next(self._windows(1, self.policy.template_tokens), None)
 
     def n_tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens of each text count."""
@@ -89,6 +97,10 @@ class RowBuilder:
         stretches = [stretch for number, text in enumerate(self._texts([example.text for example in examples])) for stretch in self._stretches(number, text)]
         if self.policy.pooling != "none":
             stretches = [self._as_one_token(stretch, examples[stretch.example]) for stretch in stretches]
+        return self._batch_of(stretches)
+
+    def _batch_of(self, stretches: Sequence[Stretch]) -> Batch:
+        """A batch of stretches whose examples ascend."""
         example, ids, offsets = (np.concatenate([empty, *parts]) for empty, parts in (
             (np.zeros(0, np.int64), [np.full(int(stretch.counts.sum()), stretch.example) for stretch in stretches]),
             (np.zeros(0, np.int64), [stretch.ids[stretch.counts] for stretch in stretches]),

@@ -72,16 +72,17 @@ class SiteTable:
             return SubjectError(asked=asked, why="standard site names are not known for this kind of model",
                                 instead="give a module path, for example PATH.OF.LAYER.5:output")
         layers = f"0 to {self.n_layers - 1}"
-        kind, _, layer = name.partition(".")
+        root = "vision." if name.startswith("vision.") and all(known.startswith("vision.") for known in self._sites) else ""
+        kind, _, layer = name.removeprefix(root).partition(".")
         if kind in kinds and not layer:
             return SubjectError(asked=asked, why=f"it names no layer, and the model has layers {layers}",
-                                instead=f"use for example '{kind}.{self.n_layers // 2}'")
+                                instead=f"use for example '{root}{kind}.{self.n_layers // 2}'")
         if kind in kinds and re.fullmatch(r"-?\d+", layer):
             if 0 <= int(layer) < self.n_layers:
                 why = self._refused.get(name, f"layer {layer} of this model has no such part")
-                return SubjectError(asked=asked, why=why, instead=f"use 'resid_post.{layer}', or a module path")
+                return SubjectError(asked=asked, why=why, instead=f"use '{root}resid_post.{layer}', or a module path")
             nearest_layer = min(max(int(layer), 0), self.n_layers - 1)
-            return SubjectError(asked=asked, why=f"the model has layers {layers}", instead=f"use '{kind}.{nearest_layer}'")
+            return SubjectError(asked=asked, why=f"the model has layers {layers}", instead=f"use '{root}{kind}.{nearest_layer}'")
         return SubjectError(asked=asked, why=f"the model has no such site (its layers are {layers})", instead=self._hint(name))
 
     def _hint(self, name: str) -> str:

@@ -13,23 +13,27 @@ from typing import Any
 
 import torch
 
-from sparselight.errors import SubjectError
+from sparselight.errors import SubjectError, first_line
 from sparselight.subjects.config import Kind, SubjectConfig
+from sparselight.subjects.image_text.families import FAMILIES, family_of
+from sparselight.subjects.image_text.processor import load_processor
 
 HUB_ADVICE = ("check the name in subject.source, log in with `hf auth login` if the model is gated, "
               "or give a local folder with config.json, model.safetensors and tokenizer.json")
 OFFLINE_ADVICE = "connect once so that the model is kept in the local cache, or give a local folder in subject.source"
-KIND_TITLES: dict[Kind, str] = {"causal_lm": "causal language model", "masked_lm": "masked language model", "encoder": "encoder"}
+KIND_TITLES: dict[Kind, str] = {"causal_lm": "causal language model", "masked_lm": "masked language model", "encoder": "encoder",
+                                "image_text": "image-text model"}
 KIND_ADVICE: dict[Kind, str] = {
     "causal_lm": "choose a model that predicts the next token, such as a GPT, Llama, Gemma or Qwen",
     "masked_lm": "choose a model that predicts masked tokens, such as a BERT, RoBERTa or ESM-2",
     "encoder": "choose a model with an encoder, such as a BERT or T5",
+    "image_text": "choose a model that reads images beside text, such as a LLaVA, PaliGemma or Qwen2-VL",
 }
 UNUSED_PARTS = ("pooler", "contact_head")  # heads beside the encoder, which checkpoints of other heads lack
 
 
 def load_parts(config: SubjectConfig, source: str, is_local: bool, device: torch.device) -> tuple[Any, Any, Kind]:
-    """The model on its device or devices, its tokenizer, and what kind it is.
+    """The model on its device or devices, its tokenizer (of an image-text model its processor), and what kind it is.
 
     Raises:
         SubjectError: when it cannot be loaded.
@@ -42,14 +46,20 @@ def load_parts(config: SubjectConfig, source: str, is_local: bool, device: torch
     kind: Kind | None = None
     try:
         with _quiet(is_local):
-            tokenizer = AutoTokenizer.from_pretrained(source, **shared)
             model_config = _read_config(source, shared)
             assert config.kind != "recommender", "load_subject has taken those"
             kind = config.kind if config.kind != "auto" else find_kind(model_config, source)
+            if kind == "image_text":
+                family_of(model_config, f"{asked} as an image-text model")
+                tokenizer = load_processor(source, shared, model_config.model_type, asked)
+            else:
+                tokenizer = AutoTokenizer.from_pretrained(source, **shared)
             loaded: Any = _loader(kind, model_config).from_pretrained(
                 source, **shared, **placing, **{_dtype_key(): getattr(torch, config.dtype)}, use_safetensors=True, output_loading_info=True,
             )
             model, info = loaded
+    except SubjectError:
+        raise
     except Exception as err:  # transformers, the hub client, safetensors and remote code each raise their own kinds
         raise _loading_error(asked, source, is_local, kind or "causal_lm", err) from None
     missing = _drop_unused(model, list(map(str, info["missing_keys"])))
@@ -66,6 +76,8 @@ def find_kind(model_config: Any, source: str) -> Kind:
 
     if (Path(source) / "modules.json").is_file():
         return "encoder"  # a sentence-transformers folder
+    if model_config.model_type in FAMILIES:
+        return "image_text"
     for name in model_config.architectures or ():
         if name in MODEL_FOR_MASKED_LM_MAPPING_NAMES.values() and not name.endswith("ForConditionalGeneration"):
             return "masked_lm"
@@ -86,9 +98,12 @@ def _read_config(source: str, shared: dict[str, Any]) -> Any:
 
 
 def _loader(kind: Kind, model_config: Any) -> Any:
-    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForTextEncoding
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMaskedLM, AutoModelForTextEncoding
     from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
 
+    if kind == "image_text":
+        of_hub = getattr(model_config, "auto_map", None) or {}
+        return AutoModelForCausalLM if "AutoModelForCausalLM" in of_hub and "AutoModelForImageTextToText" not in of_hub else AutoModelForImageTextToText
     if kind == "encoder":
         has_own = MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.get(model_config.model_type, "").endswith("EncoderModel")
         return AutoModelForTextEncoding if has_own or model_config.is_encoder_decoder else AutoModel
@@ -184,9 +199,3 @@ def _to_device(model: Any, device: torch.device) -> Any:
 
 def _one(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
-
-
-def first_line(err: BaseException) -> str:
-    """What an error of another library says, in one line."""
-    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
-    return (lines[0] if lines else type(err).__name__).rstrip(".")

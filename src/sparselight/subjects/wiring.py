@@ -40,7 +40,7 @@ def standard_sites(layout: Layout, seen: Mapping[Site, Tensor]) -> StandardSites
     """
     result = StandardSites()
     if layout.embed is not None and layout.embed in seen:
-        result.sites["embed"] = layout.embed
+        result.sites[layout.embed.name] = layout.embed
     last: Tensor | None = None
     for layer in layout.layers:
         _name_layer(layer, seen, last, result)
@@ -58,8 +58,7 @@ def _name_layer(layer: Layer, seen: Mapping[Site, Tensor], last: Tensor | None, 
     if last is not None and layer.before in seen and not _same(seen[layer.before], last):
         del result.sites[layer.before.name]
         result.refused[layer.before.name] = "the layer before it gives something else than this layer takes"
-    number = layer.before.name.rpartition(".")[2]
-    for name in (f"resid_mid.{number}", f"attn_out.{number}", f"mlp_out.{number}"):
+    for name in (layer.before.name.replace("resid_pre", part) for part in ("resid_mid", "attn_out", "mlp_out")):
         if name not in result.sites:
             result.refused[name] = ("attention and feed-forward block of this model run side by side" if wiring == "parallel"
                                     else "what the blocks of this layer give does not add up to its output in a way that is known here")

@@ -42,7 +42,7 @@ def check_subject(subject: Subject, examples: Sequence[Example]) -> None:
         _check_empty_edits(subject, batch)
         _check_capture_is_what_edits_see(subject, batch)
     _check_padding(subject, batch, examples)
-    if predicts and subject.ref().kind == "causal_lm":
+    if predicts and subject.ref().kind in ("causal_lm", "image_text"):
         _check_loss(subject, batch)
     elif predicts and isinstance(subject, MaskedSubject):
         _check_masked_loss(subject, batch)
@@ -98,6 +98,8 @@ def _check_batch(subject: Subject, batch: Batch, examples: Sequence[Example]) ->
 
 def _check_offsets(subject: Subject, batch: Batch, own: Bool[Tensor, " token"], example: Example) -> None:
     for token_id, start, end in zip(batch.token_id[own].tolist(), batch.char_start[own].tolist(), batch.char_end[own].tolist(), strict=True):
+        if (start, end) == (-1, -1) and example.images:
+            continue  # a token of an image
         _require(0 <= start <= end <= len(example.text), f"characters {start}..{end} lie outside the text of {example.id}")
         covered, text = example.text[start:end], subject.token_text(token_id)
         if start == end or subject.ref().kind == "module" or subject.ref().token_policy.pooling != "none":
@@ -179,7 +181,9 @@ def _check_loss(subject: Subject, batch: Batch) -> None:
     loss, log_p = subject.loss(batch).cpu(), subject.predict(batch).log_softmax(-1).cpu()
     _require(tuple(loss.shape) == (batch.n_tokens,), f"loss has shape {list(loss.shape)} for {batch.n_tokens} tokens")
     where = batch.counts.nonzero()
-    follows = ((where.diff(dim=0) == torch.tensor([0, 1])).all(1) & (batch.example.diff() == 0)).nonzero()[:, 0]
+    next_one = (where.diff(dim=0) == torch.tensor([0, 1])).all(1) & (batch.example.diff() == 0)
+    follows = (next_one & (batch.char_start[1:] >= 0)).nonzero()[:, 0]  # image tokens are not predicted
+    _require(bool(loss[batch.char_start < 0].isnan().all()), "image tokens have a loss")
     expected = -log_p[follows, batch.token_id[follows + 1]]
     _require(_close(loss[follows + 1], expected), "loss is not -log softmax(predict) of the next token in the row")
     _require(bool((loss[~loss.isnan()] >= 0).all()), "there are negative losses")

@@ -206,18 +206,27 @@ def ranking_of(
     Returns:
         None where no user has such an interaction.
     """
-    module = subject.module if scores is None else _Constant(scores)
-    rank = held_out_ranks(module, histories, part)
+    if scores is None:
+        rank = held_out_ranks(subject.module, histories, part, [subject.user_number(history.user) for history in histories])
+    else:
+        rank = held_out_ranks(_Constant(scores), histories, part)
     if not len(rank):
         return None
     return RankingValue(part=part, n=len(rank), hr={str(k): float((rank <= k).float().mean()) for k in CUTOFFS},
                         ndcg={str(k): float(_ndcg(rank, k)) for k in CUTOFFS})
 
 
-def held_out_ranks(module: Recommender, histories: Sequence[History], part: str, max_rows: int = 8192) -> Float[Tensor, " target"]:
-    """Rank of every interaction of a part, its history all that stands before it; all other interactions of the user are masked."""
-    ranks = [target_ranks(module, module(history, lengths, users), items, seen)
-             for history, lengths, users, items, seen in _held_out_rows(module, histories, part, max_rows)]
+def held_out_ranks(
+    module: Recommender, histories: Sequence[History], part: str, users: Sequence[int] | None = None, max_rows: int = 8192,
+) -> Float[Tensor, " target"]:
+    """Rank of every interaction of a part, its history all that stands before it; all other interactions of the user are masked.
+
+    Args:
+        users: the model's number of each history's user; when left out, their order, as in training.
+    """
+    numbers = torch.arange(len(histories)) if users is None else torch.tensor(users, dtype=torch.int64)
+    ranks = [target_ranks(module, module(history, lengths, numbers[rows]), items, seen)
+             for history, lengths, rows, items, seen in _held_out_rows(module, histories, part, max_rows)]
     return torch.cat(ranks) if ranks else torch.zeros(0)
 
 
