@@ -17,7 +17,7 @@ class PlainWindows:
     def example_of(self, token):
         return f"e{token // self.per_example}"
 
-    def at_row(self, token_set, row, window, kind):
+    def at_row(self, token_set, row, window, kind, whole=None):
         return SimpleNamespace(example=self.example_of(row), token=row, kind=kind, quantile=None)
 
     def at_token(self, token, fired, values, kind, quantile):

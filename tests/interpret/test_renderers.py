@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sparselight.errors import ConfigError
 from sparselight.interpret import TextRenderer
-from sparselight.interpret.renderers import RENDERERS, renderer_for
+from sparselight.interpret.renderers import RENDERERS, ImageRenderer, renderer_for
 from sparselight.records import Context
 
 
@@ -71,11 +71,23 @@ def test_images_show_patches_and_the_report():
     assert renderer.prompt(context) == ("image (2 rows, 3 columns): fires on 2 of 6 patches, most of all middle right: row 2 column 3, row 1 column 3\n"
                                         "text: no<< effusion>>")
     page = renderer.html(context)
-    assert page.count("<rect ") == 2 and '<image href="images/a.png"' in page
-    assert page.endswith('<p><span class="token">no</span><span class="token" style="background:rgba(255,140,0,0.85)" title="1"> effusion</span></p>')
+    assert page.count("<rect ") == 3 and '<image href="images/a.png"' in page  # two active patches and a frame around the strongest
+    assert '<rect x="2" y="1" width="1" height="1" fill="none"' in page and 'fill="rgba(255,140,0,0.33)"' in page
+    assert 'role="img" aria-label="picture of 2 x 3 patches; fires on 2 of 6 patches, most of all middle right"' in page
+    shown = '<span class="token">no</span><span class="token" style="background:rgba(255,140,0,0.85)" title="1"> effusion</span>'
+    assert page.endswith(f'<span class="report">{shown}</span></span>')
     assert renderer.prompt(context_of(["a"], [1.0])) == "<<a>>"
     for media in ("http://elsewhere/a.png", "javascript:alert(1)", "../a.png", "/etc/a.png", None):
         assert "<image" not in renderer.html(context.model_copy(update={"media": media}))
+
+
+def test_without_patches_a_picture_stands_beside_the_report_as_it_is():
+    context = context_of(["FINDINGS", ":", "\n", "clear"], [0, 0, 0, 1.0]).model_copy(update={"media": "media/a.png"})
+    page = renderer_for("image").html(context)
+    assert '<image href="media/a.png" width="1" height="1"/>' in page and "<rect" not in page
+    assert page.count("<br>") == 1 and page.index("<br>") < page.index("clear")
+    assert ImageRenderer(lambda media: f"data:x,{media}").html(context).count('href="data:x,media/a.png"') == 1
+    assert "<svg" not in ImageRenderer(lambda _media: "").html(context)
 
 
 @given(st.sampled_from(sorted(RENDERERS)), st.lists(st.tuples(st.text(), st.floats(0, 1e6), st.text()), min_size=4, max_size=6), st.text())
@@ -83,7 +95,7 @@ def test_no_renderer_lets_markup_through(modality, triples, media):
     tokens, activations, marks = (list(column) for column in zip(*triples, strict=True))
     context = context_of(tokens, activations).model_copy(update={"marks": marks, "grid": (2, 2), "media": media})
     page = renderer_for(modality).html(context)
-    known = r"</?(span|ol|li|svg|rect|image|title|p)( [a-z-]+=\"[^\"<>]*\"| [A-Za-z]+=\"[^\"<>]*\")*/?>"
+    known = r"</?(span|ol|li|svg|rect|image|title|br)( [a-z-]+=\"[^\"<>]*\"| [A-Za-z]+=\"[^\"<>]*\")*/?>"
     inner = re.sub(known, "", page)
     assert "<" not in inner and ">" not in inner
 

@@ -18,6 +18,7 @@ from sparselight.interpret.directions import Effects
 from sparselight.interpret.evidence import graded
 from sparselight.interpret.examples import card_contexts
 from sparselight.interpret.label_rule import Found, LabelRule
+from sparselight.interpret.patches import WholeExamples
 from sparselight.records import Card, Neighbour
 
 DECILES = np.linspace(0, 1, 11)
@@ -45,6 +46,8 @@ class CardMaker:
     """Tokens that were read, by (role, set)."""
     min_fires: int
     n_contexts: int
+    whole: WholeExamples | None = None
+    """Of a corpus with images."""
 
     def cards(self, start: int, activations: sparse.csc_matrix) -> list[Card]:
         """The cards of the latents from `start` on.
@@ -66,8 +69,8 @@ class CardMaker:
         card = Card(
             latent=latent, source=self.source, fire_rate=general, domain_fire_rate=self._fire_rate(latent, "domain", general),
             max_activation=float(self.reading.largest[latent]), explanation=None, grade_why=why, promotes=promotes, suppresses=suppresses,
-            contexts=card_contexts(peaks, fired, values, self.windows, self.n_contexts), neighbours=self.weights.neighbours[latent],
-            parents=self.weights.parents[latent], n_fires=n_fires, n_tokens=sum(self.sizes.values()),
+            contexts=card_contexts(peaks, fired, values, self.windows, self.n_contexts, self.whole.of(latent) if self.whole else None),
+            neighbours=self.weights.neighbours[latent], parents=self.weights.parents[latent], n_fires=n_fires, n_tokens=sum(self.sizes.values()),
             quantiles=np.quantile(values, DECILES).tolist() if len(values) else [],
         )
         return card if why or found is None else graded(card, [self.rule.explanation(found, number, self.references)])

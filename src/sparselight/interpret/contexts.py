@@ -1,8 +1,8 @@
 """Contexts: windows of tokens around a place of a set, with one latent's activations, and the sets of them that explainers and scorers get.
 
-Owns the shape of a window (a third of it lies after the peak) and the contract of `LatentExamples`: what an explainer may see and what a score
-is measured on never share an example, nor a group. Scorers work on contexts, whatever the modality, never on token strings alone. How they are
-chosen: `examples`. Refuses nothing.
+Owns the shape of a window (a third of it lies after the peak; where patches of an image are tokens, all of one image come first, `patches`) and the contract of
+`LatentExamples`: what an explainer may see and what a score is measured on never share an example, nor a group. Scorers work on contexts, whatever the
+modality, never on token strings alone. How they are chosen: `examples`. Refuses nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,13 +12,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sparselight.interpret.activations import window_bounds
+from sparselight.interpret.patches import Pictures, Whole, choose_picture, patch_ranges
 from sparselight.interpret.tokens import SetTokens, TokenFrame
 from sparselight.protocols import Example
 from sparselight.records import Context
 from sparselight.records.cards import ContextKind
 
 MARK_JOINT = "; "
-Media = Callable[[Example], tuple[str, tuple[int, int]] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,6 @@ class LatentExamples:
         return f"{self.source}/{self.latent}"
 
 
-def no_media(_example: Example) -> None:
-    """The Media of corpora without images."""
-    return
-
-
 class Windows:
     """Makes contexts.
 
@@ -55,36 +50,50 @@ class Windows:
         sets: all token sets, in the order of the frame.
         token_text: text of a token id.
         with_marks: whether contexts carry the annotations of their tokens.
-        media: the image file and patch grid of an example, where it has one.
+        pictures: the images of examples, of a corpus that has some.
     """
 
     def __init__(self, sets: Sequence[SetTokens], frame: TokenFrame, token_text: Callable[[int], str], context_tokens: int, with_marks: bool = False,
-                 media: Media = no_media):
-        self.sets, self.frame, self.token_text, self.with_marks, self.media = sets, frame, token_text, with_marks, media
+                 pictures: Pictures | None = None):
+        self.sets, self.frame, self.token_text, self.with_marks, self.pictures = sets, frame, token_text, with_marks, pictures
+        self._patches = patch_ranges(frame) if pictures is not None else None
         self.before, self.after = window_bounds(context_tokens)
         self._set_of_part = np.array([part.start for part in frame.sets])
 
-    def at_row(self, token_set: int, row: int, window: Float[np.ndarray, " window"] | None, kind: ContextKind, quantile: int | None = None) -> Context:
+    def at_row(self, token_set: int, row: int, window: Float[np.ndarray, " window"] | None, kind: ContextKind, quantile: int | None = None,
+               whole: Whole | None = None) -> Context:
         """The context around a row of a set's store.
 
         Args:
             window: activations of the whole window around it, as `Strongest` keeps them; None where the latent is silent.
+            whole: its activations on whole examples, of which a picture shows more than a window; needed where patches are tokens and it is not silent.
         """
         tokens = self.sets[token_set]
         at = int(np.searchsorted(tokens.rows, row))
-        low, high = max(0, at - self.before), min(len(tokens.rows), at + self.after + 1)
-        own = np.flatnonzero(tokens.example[low:high] == tokens.example[at])  # an example's tokens are contiguous, and `at` is one of them
-        start, stop = low + int(own[0]), low + int(own[-1]) + 1
-        first = start - at + self.before
-        activations = np.zeros(stop - start) if window is None else window[first : first + stop - start].astype(np.float64)
         example = tokens.examples[int(tokens.example[at])]
-        media = self.media(example)
+        media, grid, chosen = None, None, self._around(tokens, at)
+        if self.pictures is not None and example.images:
+            number, grid, chosen = choose_picture(self.pictures.layout(example), tokens, at, chosen, self.before, self.after)
+            media = self.pictures.keep(example, number)
+        if window is None:
+            activations = np.zeros(len(chosen))
+        elif grid is None:
+            activations = window[chosen - at + self.before]
+        else:
+            assert whole is not None, "a picture reaches beyond the window"
+            first, last = np.searchsorted(tokens.example, tokens.example[at] + np.arange(2)).tolist()
+            activations = whole(token_set, first, last)[chosen - first]
+        peak = int(np.searchsorted(chosen, at))
         return Context(
-            example=example.id, group=example.group, tokens=[self.token_text(token) for token in tokens.token_id[start:stop].tolist()],
-            activations=activations.tolist(), peak=at - start, kind=kind, quantile=quantile, start=int(tokens.position[start]),
-            marks=marks_of(example, tokens.char_start[start:stop], tokens.char_end[start:stop]) if self.with_marks else [],
-            media=media and media[0], grid=media and media[1],
+            example=example.id, group=example.group, tokens=[self.token_text(token) for token in tokens.token_id[chosen].tolist()],
+            activations=activations.astype(np.float64).tolist(), peak=peak, kind=kind, quantile=quantile, start=int(tokens.position[at]) - peak,
+            marks=marks_of(example, tokens.char_start[chosen], tokens.char_end[chosen]) if self.with_marks else [], media=media, grid=grid,
         )
+
+    def _around(self, tokens: SetTokens, at: int) -> Int[np.ndarray, " token"]:
+        """Tokens of the window around one, of its own example."""
+        low, high = max(0, at - self.before), min(len(tokens.rows), at + self.after + 1)
+        return low + np.flatnonzero(tokens.example[low:high] == tokens.example[at])  # an example's tokens are contiguous, and `at` is one of them
 
     def at_token(self, token: int, fired: Int[np.ndarray, " entry"], values: Float[np.ndarray, " entry"], kind: ContextKind,
                  quantile: int | None = None) -> Context:
@@ -96,7 +105,14 @@ class Windows:
         window = np.zeros(self.before + self.after + 1)
         low, high = np.searchsorted(fired, [token - self.before, token + self.after + 1])
         window[fired[low:high] - token + self.before] = values[low:high]  # beyond the example there may be others' tokens: at_row cuts them off
-        return self.at_row(self.set_of(token), int(self.frame.rows[token]), window, kind, quantile)
+
+        def whole(_token_set: int, _first: int, _last: int) -> Float[np.ndarray, " token"]:
+            start, stop = np.searchsorted(self.frame.example, self.frame.example[token] + np.arange(2)).tolist()
+            result, (first, last) = np.zeros(stop - start), np.searchsorted(fired, [start, stop])
+            result[fired[first:last] - start] = values[first:last]
+            return result
+
+        return self.at_row(self.set_of(token), int(self.frame.rows[token]), window, kind, quantile, whole)
 
     def example_of(self, token: int) -> str:
         """Id of the example of a token of the frame."""
@@ -117,8 +133,13 @@ class Windows:
         return int(np.searchsorted(self._set_of_part, token, side="right")) - 1
 
     def is_silent(self, tokens: Int[np.ndarray, " token"], fired: Int[np.ndarray, " entry"]) -> np.ndarray:
-        """Of each token of the frame: whether the latent fires nowhere in the window around it (a neighbouring example counts as part of it)."""
-        return np.searchsorted(fired, tokens - self.before) == np.searchsorted(fired, tokens + self.after + 1)
+        """Of each token of the frame: whether the latent fires nowhere in the window around it (a neighbouring example counts as part of it), nor on a patch
+        of its example."""
+        silent: np.ndarray = np.searchsorted(fired, tokens - self.before) == np.searchsorted(fired, tokens + self.after + 1)
+        if self._patches is not None:
+            first, last = (bound[self.frame.example[tokens]] for bound in self._patches)
+            silent &= np.searchsorted(fired, first) == np.searchsorted(fired, last)
+        return silent
 
 
 def marks_of(example: Example, char_start: Int[np.ndarray, " token"], char_end: Int[np.ndarray, " token"]) -> list[str]:

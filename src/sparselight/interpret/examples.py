@@ -20,6 +20,7 @@ from sparselight.errors import ConfigError
 from sparselight.interpret.cache import ActivationCache
 from sparselight.interpret.contexts import LatentExamples, Windows
 from sparselight.interpret.directions import nearest_directions
+from sparselight.interpret.patches import Whole
 from sparselight.interpret.strongest import Peak
 from sparselight.records import Context
 from sparselight.records.cards import ContextKind
@@ -60,10 +61,12 @@ class CoderMaterial:
     strongest: Callable[[Sequence[int]], Mapping[tuple[str, int], Sequence[Peak]]]
     """Of some latents, by (role, latent)."""
     directions: Float[torch.Tensor, "latent d_out"] | None
+    whole: Callable[[int], Whole] | None = None
+    """Of a latent: its activations on whole examples; needed where patches of images are tokens."""
 
 
 def card_contexts(strongest: Sequence[Peak], fired: Int[np.ndarray, " entry"], values: Float[np.ndarray, " entry"], windows: Windows,
-                  n_contexts: int) -> list[Context]:
+                  n_contexts: int, whole: Whole | None = None) -> list[Context]:
     """The contexts of a card: the strongest examples, then (3 in 8) entries at even quantiles below, no example twice.
 
     With n_contexts = 8 these are 5 top examples and those at the quantiles 3/4, 2/4 and 1/4 of the positive activations of the frame.
@@ -71,9 +74,10 @@ def card_contexts(strongest: Sequence[Peak], fired: Int[np.ndarray, " entry"], v
     Args:
         strongest: of all roles, the strongest first.
         fired, values: tokens of the frame on which the latent fires, ascending, and its activations there.
+        whole: its activations on whole examples, where patches of images are tokens.
     """
     n_lower = n_contexts * 3 // 8
-    contexts = [windows.at_row(peak.token_set, peak.row, peak.window, "top") for peak in strongest[: n_contexts - n_lower]]
+    contexts = [windows.at_row(peak.token_set, peak.row, peak.window, "top", whole=whole) for peak in strongest[: n_contexts - n_lower]]
     used = {context.example for context in contexts}
     order = np.argsort(-values, kind="stable")
     for number in range(1, n_lower + 1):
@@ -118,7 +122,8 @@ def draw_examples(
         strongest = own.strongest(wanted)
         for latent in wanted:
             columns = [_column(activations, column_of[other]) for other in (latent, *neighbours[latent])]
-            draw = _Draw(windows, config, columns[0], columns[1:], np.random.default_rng([config.seed, zlib.crc32(source.encode()), latent]))
+            draw = _Draw(windows, config, columns[0], columns[1:], np.random.default_rng([config.seed, zlib.crc32(source.encode()), latent]),
+                         own.whole(latent) if own.whole else None)
             result[source, latent] = draw.examples(source, latent, {role: strongest.get((role, latent), ()) for role in ("explain", "score")})
     return result
 
@@ -139,7 +144,8 @@ class _Draw:
     """The draw of one latent."""
 
     def __init__(self, windows: Windows, config: ExamplesConfig, own: tuple[np.ndarray, np.ndarray], others: Sequence[tuple[np.ndarray, np.ndarray]],
-                 rng: np.random.Generator):
+                 rng: np.random.Generator, whole: Whole | None = None):
+        self.whole = whole
         self.windows, self.frame, self.config, self.others, self.rng = windows, windows.frame, config, others, rng
         self.fired, self.values = own
 
@@ -164,7 +170,7 @@ class _Draw:
         return slice(0, self.frame.n_explain) if role == "explain" else slice(self.frame.n_explain, self.frame.n_tokens)
 
     def _top(self, peaks: Sequence[Peak], n: int) -> list[Context]:
-        return [self.windows.at_row(peak.token_set, peak.row, peak.window, "top") for peak in peaks[: max(0, n)]]
+        return [self.windows.at_row(peak.token_set, peak.row, peak.window, "top", whole=self.whole) for peak in peaks[: max(0, n)]]
 
     def _peaks(self, role: str) -> tuple[np.ndarray, np.ndarray]:
         """The strongest token of each example of a side on which the latent fires, the weakest first, and its activation."""

@@ -21,13 +21,14 @@ from sparselight.evaluate.controls import CONTROL_ROWS
 from sparselight.interpret.activations import n_blocks, read_activations
 from sparselight.interpret.cache import n_bins
 from sparselight.interpret.card_maker import CardMaker, Weights
-from sparselight.interpret.contexts import Media, Windows, no_media
+from sparselight.interpret.contexts import Windows
 from sparselight.interpret.controls import ControlName, Reference, make_controls
 from sparselight.interpret.directions import directions_of, nearest_directions, output_effects
 from sparselight.interpret.examples import ExamplesConfig
 from sparselight.interpret.hypotheses import find_families, make_hypotheses
 from sparselight.interpret.label_rule import LabelRule
 from sparselight.interpret.llm.config import LlmConfig, ScorersConfig
+from sparselight.interpret.patches import Pictures, WholeExamples
 from sparselight.interpret.strongest import save_strongest
 from sparselight.interpret.tokens import SetTokens, TokenFrame, TokenSet, make_frame
 from sparselight.protocols import Progress, SparseCoder, Subject, no_progress
@@ -79,8 +80,8 @@ class Extras(NamedTuple):
 
     with_marks: bool = False
     """Whether contexts carry the annotations of their tokens."""
-    media: Media = no_media
-    """The image of an example, where it has one."""
+    pictures: Pictures | None = None
+    """The images of examples, where there are some."""
 
 
 def explain(
@@ -129,14 +130,14 @@ def iter_cards(
     if frame.select("score", "general") is None:
         raise CorpusError(asked="measure how often latents fire", why="no held-out token set is named `general`",
                           instead="name one of the sets to score on `general`")
-    sets, token_text = [*explain_sets, *score_sets], cache(subject.token_text)
+    sets, token_text, extras = [*explain_sets, *score_sets], cache(subject.token_text), extras or Extras()
     controls = _controls(coders, explain_sets[0], frame, site, config)
     step = _Steps(progress, n_blocks(sets) + len(controls) + sum(n_bins(coder.n_latents) + 1 for coder in coders.values()))
     with tempfile.TemporaryDirectory(prefix="sparselight-") as scratch:
         flat = {f"{source}.{name}": coder for (source, name), coder in controls.items()}
         folders = {**{source: folder / source for source in coders}, **{name: Path(scratch) / name for name in flat}}
         readings = read_activations(coders, flat, sets, frame, site, folders, max(config.n_contexts, config.examples.n_top), config.context_tokens, step)
-        families = find_families(frame, token_text, config.min_support)
+        families = find_families(frame, token_text, config.min_support, extras.pictures)
         hypotheses = make_hypotheses(families, frame.group, frame.n_explain, config.min_support, config.min_groups)
         del families
         rule = LabelRule(frame, hypotheses, config.thresholds, config.n_shuffles, config.n_bootstrap, config.seed)
@@ -146,12 +147,13 @@ def iter_cards(
             if on_control is not None:
                 on_control(source, name, references[source][name])
             step(f"{source}: {name}")
-    windows = Windows(sets, frame, token_text, config.context_tokens, *(extras or Extras()))
+    windows = Windows(sets, frame, token_text, config.context_tokens, extras.with_marks, extras.pictures)
     for source, coder in coders.items():
         reading = readings.pop(source)
         save_strongest(reading.strongest, folder / source / STRONGEST)
         weights = Weights(output_effects(coder, subject, site, token_text), *_nearest(source, coders, config.n_neighbours))
-        maker = CardMaker(source, reading, rule, references[source], weights, windows, _sizes(frame, sets), config.min_fires, config.n_contexts)
+        maker = CardMaker(source, reading, rule, references[source], weights, windows, _sizes(frame, sets), config.min_fires, config.n_contexts,
+                          WholeExamples(source, coder, sets, site) if extras.pictures is not None else None)
         step(f"{source}: directions")
         for start, activations in reading.cache.bins():
             yield maker.cards(start, activations)

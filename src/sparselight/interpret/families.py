@@ -5,7 +5,7 @@ Owns the form that all families share and the numbering of strings. Refuses noth
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
@@ -35,8 +35,9 @@ class JoinedText:
         texts = [example.text for example in frame.examples]
         self.offsets = np.fromiter(accumulate((len(text) + 1 for text in texts), initial=0), dtype=np.int64, count=len(texts) + 1)[:-1]
         self.text = "".join(text + "\n" for text in texts)
-        self.start = frame.char_start + self.offsets[frame.example]
-        self.end = frame.char_end + self.offsets[frame.example]
+        self.in_text = frame.char_start >= 0  # patches of an image stand in no text: they get an empty place at its beginning
+        self.start = np.maximum(frame.char_start, 0) + self.offsets[frame.example]
+        self.end = np.maximum(frame.char_end, 0) + self.offsets[frame.example]
         self.example_start = self.offsets[frame.example]
 
 
@@ -61,6 +62,11 @@ class Words:
         at = self.index - distance
         there = (at >= 0) & (self.bounds[np.maximum(at, 0)] >= self.example_start)
         return np.where(there, self.codes[np.maximum(at, 0)], NO_VALUE)
+
+
+def only_in_text(family: Family, text: JoinedText) -> Family:
+    """The family, without a value where a token stands in no text."""
+    return replace(family, codes=np.where(text.in_text, family.codes, NO_VALUE))
 
 
 def numbered(values: Iterable[str]) -> tuple[Codes, tuple[str, ...]]:

@@ -15,9 +15,11 @@ from jaxtyping import Int
 
 from sparselight.errors import CorpusError
 from sparselight.interpret.conjunctions import conjunction_families, describe_conjunction
-from sparselight.interpret.families import NO_VALUE, Codes, Family, JoinedText, Words, numbered, visible_breaks
+from sparselight.interpret.families import NO_VALUE, Codes, Family, JoinedText, Words, numbered, only_in_text, visible_breaks
+from sparselight.interpret.patches import PICTURE, PLACE, Pictures, patch_families
 from sparselight.interpret.search import Columns
 from sparselight.interpret.tokens import TokenFrame
+from sparselight.vocab import UNLABELLED
 
 SPACES = " \t\r\n_\u2581\u0120"  # what stands before a word piece: blanks, underscores and the space marks of common tokenizers
 N_FIRST_POSITIONS = 4
@@ -37,14 +39,15 @@ class Hypotheses:
         return len(self.labels)
 
 
-def find_families(frame: TokenFrame, token_text: Callable[[int], str], min_support: int = 1) -> list[Family]:
+def find_families(frame: TokenFrame, token_text: Callable[[int], str], min_support: int = 1, pictures: Pictures | None = None) -> list[Family]:
     """All families over the tokens of a frame, from the simplest to the broadest.
 
-    The order decides ties in the search: word, piece, token, after, annotated spans, line, position, then those of two words or tokens, then
-    example labels with the fewest values first (`package` before `module`).
+    The order decides ties in the search: word, piece, token, after, annotated spans, boxes and places of patches, line, position, then those of two words or
+    tokens, then example labels with the fewest values first (`package` before `module`).
 
     Args:
         min_support: values of two words or tokens that occur less often are left out at once; they are most of all.
+        pictures: the images of the examples, where there are some.
     """
     text = JoinedText(frame)
     words = Words(text)
@@ -53,8 +56,11 @@ def find_families(frame: TokenFrame, token_text: Callable[[int], str], min_suppo
     spans = _span_families(frame, text)
     position = np.where(frame.position < N_FIRST_POSITIONS, frame.position, NO_VALUE)
     first = Family("position", "text", position, tuple(str(number + 1) for number in range(N_FIRST_POSITIONS)))
-    fixed = [word, piece, token, after, *spans, _line_family(text, words), first]
+    patches = patch_families(frame, pictures) if pictures is not None else []
+    fixed = [word, piece, token, after, *spans, *patches, _line_family(text, words), first]
     fixed += conjunction_families(frame, words, piece, spans, token_text, min_support)
+    if pictures is not None:  # what is said of the image token says nothing: patches have families of their own
+        fixed = [only_in_text(family, text) if family.kind in ("text", "conjunction") and family is not first else family for family in fixed]
     labels = sorted(_label_families(frame, {family.name for family in fixed}), key=lambda family: (len(family.values), family.name))
     return [*fixed, *labels]
 
@@ -103,6 +109,12 @@ def describe(name: str, kind: str, value: str) -> str:
     shown = visible_breaks(value)
     if kind == "span":
         return shown.replace("_", " ")
+    if kind == PICTURE:
+        return "any patch of the picture"
+    if kind == "box":
+        return f"patches in the box {shown.replace('_', ' ')}"
+    if kind == PLACE:
+        return f"patches at the {shown} of the picture"
     if kind == "label":
         return f"anywhere in {name.replace('_', ' ')} {shown}"
     if kind == "conjunction":
@@ -119,7 +131,7 @@ def _line_family(text: JoinedText, words: Words) -> Family:
     line = np.searchsorted(line_ends, text.start, side="left")  # the line break at or after the token's start
     line_start = np.where(line > 0, line_ends[line - 1] + 1, 0)
     first = np.searchsorted(words.starts, line_start, side="left")
-    return Family("line", "text", np.where(words.bounds[first] < line_ends[line], words.codes[first], NO_VALUE), words.values)
+    return Family("line", "text", np.where(text.in_text & (words.bounds[first] < line_ends[line]), words.codes[first], NO_VALUE), words.values)
 
 
 def _token_families(frame: TokenFrame, token_text: Callable[[int], str]) -> tuple[Family, Family]:
@@ -149,6 +161,8 @@ def _span_families(frame: TokenFrame, text: JoinedText) -> list[Family]:
                 raise CorpusError(asked=f"use the annotation {span.name}={span.value!r} of the example {example.id!r}",
                                   why=f"it covers the characters {span.start} to {span.end} of a text of {len(example.text)}",
                                   instead="give the annotations of this corpus, with offsets into the text as it stands")
+            if span.name == UNLABELLED:
+                continue
             if span.name not in painted:
                 painted[span.name] = np.full(len(text.text), NO_VALUE, dtype=np.int32)
                 values[span.name] = {}

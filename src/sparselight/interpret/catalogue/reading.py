@@ -43,13 +43,15 @@ class Catalogue:
 
     Args:
         path: the file, or the folder that holds it.
+        memory_bytes: most that DuckDB may take for it; None leaves that to DuckDB.
 
     Raises:
         RunError: when it is missing, damaged, no catalogue, or of another version.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, memory_bytes: int | None = None):
         path = Path(path)
+        self._memory_bytes = memory_bytes
         self.path = path / FILE_NAME if path.is_dir() else path
         self._lock = threading.RLock()
         self._connection: duckdb.DuckDBPyConnection | None = None
@@ -296,9 +298,11 @@ class Catalogue:
             connection = duckdb.connect(":memory:", config={"allow_community_extensions": "false"})
             connection.execute(f"ATTACH '{str(self.path).replace(chr(39), chr(39) * 2)}' AS file (READ_ONLY)")
             connection.execute("USE file")
+            if self._memory_bytes is not None:
+                connection.execute(f"SET memory_limit = '{self._memory_bytes // 2**20}MiB'")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
-            row = connection.execute("SELECT version FROM catalogue").fetchone()
+            row = next(iter(connection.execute("SELECT version FROM catalogue").fetchall()), None)
         except duckdb.Error as err:
             raise self._error(f"it is damaged or no catalogue ({str(err).splitlines()[0]})") from None
         if row is None or row[0] != FORMAT_VERSION:

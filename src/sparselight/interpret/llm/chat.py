@@ -13,6 +13,7 @@ from sparselight.config import canonical_json
 
 Structured = Literal["schema", "object", "off"]
 MESSAGE_TOKENS = 16  # what a chat template may add to a message: role, separators
+IMAGE_TOKENS, MOST_IMAGE_TOKENS = 600, 4096  # a picture of at most 512 pixels a side: an estimate, and above what models in use make of it
 CHARS_A_TOKEN = 3.5  # of English text with marks and numbers, roughly; only estimates use it
 
 
@@ -22,6 +23,18 @@ class Message:
 
     role: str
     text: str
+    images: tuple[str, ...] = ()
+    """data: URLs of pictures that follow the text."""
+
+    def identity(self) -> list[Any]:
+        """What identifies it; of a turn without pictures the same as ever."""
+        return [self.role, self.text, *([[hashlib.sha256(image.encode()).hexdigest() for image in self.images]] if self.images else [])]
+
+    def content(self) -> str | list[dict[str, Any]]:
+        """As the protocol wants it: a text, or parts where there are pictures."""
+        text = self.text.encode(errors="replace").decode()
+        images = [{"type": "image_url", "image_url": {"url": image}} for image in self.images]
+        return [{"type": "text", "text": text}, *images] if images else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +59,7 @@ class ChatRequest:
         """All of it, as plain data."""
         sampling = self.sampling
         return {
-            "messages": [[message.role, message.text] for message in self.messages], "schema": self.schema,
+            "messages": [message.identity() for message in self.messages], "schema": self.schema,
             "sampling": {"max_tokens": sampling.max_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed},
         }
 
@@ -57,7 +70,7 @@ class ChatRequest:
     def body(self, model: str, structured: Structured, limit_field: str = "max_tokens") -> dict[str, Any]:
         """The body of the HTTP request."""
         body: dict[str, Any] = {
-            "model": model, "messages": [{"role": message.role, "content": message.text.encode(errors="replace").decode()} for message in self.messages],
+            "model": model, "messages": [{"role": message.role, "content": message.content()} for message in self.messages],
             limit_field: self.sampling.max_tokens, "stream": False,
         }
         for name in ("temperature", "top_p", "seed"):
@@ -71,11 +84,16 @@ class ChatRequest:
 
     def most_tokens_in(self) -> int:
         """A bound on the tokens read: no tokenizer in use makes more of them than there are bytes, and the schema may be shown to the model too."""
-        return sum(len(message.text.encode(errors="replace")) + MESSAGE_TOKENS for message in self.messages) + len(canonical_json(self.schema))
+        texts = sum(len(message.text.encode(errors="replace")) + MESSAGE_TOKENS for message in self.messages)
+        return texts + MOST_IMAGE_TOKENS * self.n_images + len(canonical_json(self.schema))
 
     def expected_tokens_in(self) -> int:
         """The tokens read, by estimate."""
-        return round(sum(len(message.text) / CHARS_A_TOKEN + MESSAGE_TOKENS / 4 for message in self.messages))
+        return round(sum(len(message.text) / CHARS_A_TOKEN + MESSAGE_TOKENS / 4 for message in self.messages)) + IMAGE_TOKENS * self.n_images
+
+    @property
+    def n_images(self) -> int:
+        return sum(len(message.images) for message in self.messages)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,10 @@ class LlmConfig(Config):
     """Examples shown to the explainer, at most."""
     max_words: int = Field(30, ge=3)
     """Length that the explainer is asked to keep to."""
+    images: bool = False
+    """Show pictures to a model that takes them (`image_url` parts): under a heat map to the explainer, as they are to detection. Of runs with images only."""
+    max_images: int = Field(10, ge=1)
+    """Pictures of one request, at most; further examples are asked about by their text."""
     prompts: str = ""
     """Folder of prompt files that replace those of the package, by name; empty: none."""
     temperature: float | Literal["server"] = 0.0

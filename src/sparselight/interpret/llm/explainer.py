@@ -11,6 +11,7 @@ from typing import Any
 from sparselight.interpret.contexts import LatentExamples
 from sparselight.interpret.llm.chat import ChatRequest, Sampling
 from sparselight.interpret.llm.config import LlmConfig
+from sparselight.interpret.llm.pictures import PromptPictures
 from sparselight.interpret.llm.prompts import Prompts, form_of
 from sparselight.interpret.llm.reading import Reading
 from sparselight.interpret.llm.show import marked_examples, numbered_examples, peak_value, unmarked
@@ -29,8 +30,8 @@ NAMES = {"default": "llm", "contrastive": "llm_contrastive"}
 class LlmExplainer:
     """Makes requests of examples and explanations of answers."""
 
-    def __init__(self, config: LlmConfig, prompts: Prompts, renderer: Renderer, sampling: Sampling):
-        self.config, self.prompts, self.renderer, self.sampling = config, prompts, renderer, sampling
+    def __init__(self, config: LlmConfig, prompts: Prompts, renderer: Renderer, sampling: Sampling, pictures: PromptPictures | None = None):
+        self.config, self.prompts, self.renderer, self.sampling, self.pictures = config, prompts, renderer, sampling, pictures
         self.name = NAMES[config.style]
 
     @property
@@ -53,6 +54,8 @@ class LlmExplainer:
             silent = [unmarked(context) for context in item.explain_near_miss[: self.config.n_examples]]
             slots["silent_examples"] = numbered_examples(silent, self.renderer)
         messages = self.prompts[self.task].fill(**slots)
+        if self.pictures is not None:
+            messages = self.pictures.attach(messages, shown, marked=True)
         return ChatRequest(messages, SCHEMA, self.sampling)
 
     def explanation(self, reading: Reading) -> Explanation | None:
@@ -63,6 +66,7 @@ class LlmExplainer:
         most = MOST_TIMES_LONGER * self.config.max_words
         text = " ".join(words[:most]) + (" ..." if len(words) > most else "")
         made_with = {"model": self.config.model, "prompt": self.prompts[self.task].hash, "style": self.config.style, "seed": str(self.config.seed)}
+        made_with |= {"images": "shown"} if self.pictures is not None else {}
         return Explanation(text=text.strip("\"' ") or text, explainer=self.name, made_with=made_with)
 
 

@@ -1,62 +1,101 @@
-"""How the contexts of an image-text latent look: the picture under a heat map of its patches, then the text of the report.
+"""How the contexts of an image-text latent look: the picture under a heat map of its patches, and the text of the report beside it.
 
-The picture is named by its path relative to the run; a page that shows it stands beside it or copies it. Without a grid a context is text. For a language
-model the heat map becomes the places of the active patches. Refuses nothing.
+The heat map has one hue (orange) whose opacity rises with the activation, and a frame around the strongest patch, so that nothing hangs on telling colors
+apart; what it says is in the picture's alternative text too. The picture is named by its path relative to the run, or by what `address` makes of it.
+Without a grid it stands beside the text as it is. For a language model the heat map becomes the places of the active patches. Refuses nothing.
 """
 
-from sparselight.interpret.renderers.marks import COLOR, MAX_OPACITY, escaped, marked
+from collections.abc import Callable
+
+from sparselight.interpret.patches import THIRDS
+from sparselight.interpret.renderers.marks import COLOR, MARKS, escaped, marked
 from sparselight.interpret.renderers.text import TextRenderer
 from sparselight.records import Context
 
 MOST_PATCHES = 12  # named in a prompt
-THIRDS = (("upper", "middle", "lower"), ("left", "center", "right"))
+PATCH_OPACITY = 0.65  # of the strongest patch: what lies under it must stay visible
+PEAK = f'fill="none" stroke="rgb({COLOR})" stroke-width="2" vector-effect="non-scaling-stroke"'
 
 
 class ImageRenderer:
-    """Renders images with their text."""
+    """Renders images with their text.
+
+    Args:
+        address: of a picture, from its path relative to the run; empty: it is not shown.
+    """
+
+    def __init__(self, address: Callable[[str], str] | None = None):
+        self.address = address or plain_path
 
     def html(self, context: Context) -> str:
-        """The picture with one rectangle an active patch, its opacity the activation over the largest; then the text as TextRenderer shows it."""
-        if context.grid is None:
+        """Picture and text side by side; text alone where there is no picture."""
+        text, figure = _text_of(context), self._figure(context)
+        if not figure:
             return TextRenderer().html(context)
+        return f'<span class="study">{figure}<span class="report">{report_html(text)}</span></span>'
+
+    def _figure(self, context: Context) -> str:
+        """The picture with one rectangle an active patch, its opacity the activation over the largest of the context."""
+        href = self.address(context.media) if context.media else ""
+        if context.grid is None:
+            picture = f'<image href="{escaped(href)}" width="1" height="1"/>'
+            return f'<svg class="patches" viewBox="0 0 1 1" role="img" aria-label="picture of the example">{picture}</svg>' if href else ""
         rows, columns = context.grid
         largest = max(context.activations, default=0.0)
+        picture = f'<image href="{escaped(href)}" width="{columns}" height="{rows}" preserveAspectRatio="none"/>' if href else ""
         patches = "".join(
-            f'<rect x="{index % columns}" y="{index // columns}" width="1" height="1" fill="rgba({COLOR},{MAX_OPACITY * activation / largest:.2f})">'
+            f'<rect x="{index % columns}" y="{index // columns}" width="1" height="1" fill="rgba({COLOR},{PATCH_OPACITY * activation / largest:.2f})">'
             f"<title>{activation:.4g}</title></rect>"
             for index, activation in enumerate(context.activations[: rows * columns]) if activation > 0
         )
-        media = context.media or ""
-        picture = f'<image href="{escaped(media)}" width="{columns}" height="{rows}" preserveAspectRatio="none"/>' if _is_plain(media) else ""
-        figure = f'<svg class="patches" viewBox="0 0 {columns} {rows}" role="img">{picture}{patches}</svg>'
-        return f"{figure}<p>{TextRenderer().html(_text_of(context))}</p>"
+        active = active_patches(context)
+        if active:
+            patches += f'<rect x="{active[0] % columns}" y="{active[0] // columns}" width="1" height="1" {PEAK}/>'
+        said = f"picture of {rows} x {columns} patches; {where(context)}"
+        return f'<svg class="patches" viewBox="0 0 {columns} {rows}" role="img" aria-label="{escaped(said)}">{picture}{patches}</svg>'
 
     def prompt(self, context: Context) -> str:
         """Where on the picture the latent fires, strongest patches first, and the text with runs of active tokens between << and >>."""
         if context.grid is None:
             return marked(context.tokens, context.activations)
         rows, columns = context.grid
-        active = sorted((index for index in range(rows * columns) if context.activations[index] > 0), key=lambda index: -context.activations[index])
-        where = "fires on no patch"
-        if active:
-            places = ", ".join(f"row {index // columns + 1} column {index % columns + 1}" for index in active[:MOST_PATCHES])
-            where = f"fires on {len(active)} of {rows * columns} patches, most of all {_region(active[0], rows, columns)}: {places}"
         text = _text_of(context)
-        return f"image ({rows} rows, {columns} columns): {where}\ntext: {marked(text.tokens, text.activations)}"
+        return f"image ({rows} rows, {columns} columns): {where(context, MOST_PATCHES)}\ntext: {marked(text.tokens, text.activations)}"
+
+
+def active_patches(context: Context) -> list[int]:
+    """Patches on which the latent fires, the strongest first."""
+    assert context.grid is not None
+    n_patches = context.grid[0] * context.grid[1]
+    return sorted((index for index, value in enumerate(context.activations[:n_patches]) if value > 0), key=lambda index: -context.activations[index])
+
+
+def where(context: Context, n_named: int = 0) -> str:
+    """On how many patches a latent fires and where most of all, in words; with the places of the strongest."""
+    assert context.grid is not None
+    rows, columns = context.grid
+    active = active_patches(context)
+    if not active:
+        return "fires on no patch"
+    places = ", ".join(f"row {index // columns + 1} column {index % columns + 1}" for index in active[:n_named])
+    region = f"{THIRDS[0][3 * (active[0] // columns) // rows]} {THIRDS[1][3 * (active[0] % columns) // columns]}"
+    return f"fires on {len(active)} of {rows * columns} patches, most of all {region}{f': {places}' if places else ''}"
+
+
+def report_html(text: Context) -> str:
+    """The text as TextRenderer shows it, a line break after each of its line breaks."""
+    shown = TextRenderer().html(text)
+    return shown.replace(f"{MARKS[chr(10)]}</span>", f"{MARKS[chr(10)]}</span><br>")
 
 
 def _text_of(context: Context) -> Context:
     """The part of a context behind its patches."""
-    assert context.grid is not None
-    n_patches = context.grid[0] * context.grid[1]
+    n_patches = context.grid[0] * context.grid[1] if context.grid else 0
     return context.model_copy(update={"tokens": context.tokens[n_patches:], "activations": context.activations[n_patches:], "peak": context.peak - n_patches,
-                                      "marks": context.marks[n_patches:]})
+                                      "marks": context.marks[n_patches:], "grid": None})
 
 
-def _region(index: int, rows: int, columns: int) -> str:
-    return f"{THIRDS[0][3 * (index // columns) // rows]} {THIRDS[1][3 * (index % columns) // columns]}"
-
-
-def _is_plain(media: str) -> bool:
-    """Whether a picture is a file beside the page: no address of another kind, and no way out of the folder."""
-    return media != "" and ":" not in media and not media.startswith(("/", "\\")) and ".." not in media.replace("\\", "/").split("/")
+def plain_path(media: str) -> str:
+    """The path where it names a file beside the page; nothing where it is an address of another kind, or a way out of the folder."""
+    is_plain = media != "" and ":" not in media and not media.startswith(("/", "\\")) and ".." not in media.replace("\\", "/").split("/")
+    return media if is_plain else ""

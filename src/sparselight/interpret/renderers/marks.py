@@ -17,6 +17,8 @@ OPEN, CLOSE = "<<", ">>"
 
 def visible(token: str) -> str:
     """A token with its line breaks and tabs as marks, and other control characters replaced."""
+    if token.isprintable():  # no control character, as nearly always
+        return token
     return "".join(MARKS.get(char) or ("\ufffd" if unicodedata.category(char) in ("Cc", "Cf", "Cs") else char) for char in token)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from sparselight.errors import ConfigError
 from sparselight.interpret.llm.chat import Sampling
 from sparselight.interpret.llm.config import ScorersConfig
+from sparselight.interpret.llm.pictures import PromptPictures
 from sparselight.interpret.llm.prompts import Prompts
 from sparselight.interpret.scorers.detection import Detection, Fuzzing
 from sparselight.interpret.scorers.intruder import Intruder
@@ -22,12 +23,13 @@ ASKS = ("detection", "fuzzing", "intruder", "level_prediction")
 
 
 def make_scorers(config: ScorersConfig, prompts: Prompts, renderer: Renderer, sampling: Sampling, vectors: Mapping[str, Vectors] | None = None,
-                 deciles: Mapping[str, Edges] | None = None) -> list[Scorer]:
+                 deciles: Mapping[str, Edges] | None = None, pictures: PromptPictures | None = None) -> list[Scorer]:
     """The scorers of explain.scorers.names, in that order.
 
     Args:
         vectors: of texts, for `embedding` and `keywords`.
         deciles: of the activations of each source, for `level_prediction`.
+        pictures: of contexts, where the model takes them; `detection` shows them.
 
     Raises:
         ConfigError: for a scorer whose vectors are missing.
@@ -35,7 +37,7 @@ def make_scorers(config: ScorersConfig, prompts: Prompts, renderer: Renderer, sa
     found: list[Scorer] = []
     for name in dict.fromkeys(config.names):
         if name == "detection":
-            found.append(Detection(config, prompts, renderer, sampling))
+            found.append(Detection(config, prompts, renderer, sampling, pictures))
         elif name == "fuzzing":
             found.append(Fuzzing(config, prompts, renderer, sampling))
         elif name == "intruder":

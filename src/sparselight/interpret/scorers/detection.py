@@ -15,6 +15,7 @@ import numpy as np
 from sparselight.interpret.contexts import LatentExamples
 from sparselight.interpret.llm.chat import ChatRequest, Sampling
 from sparselight.interpret.llm.config import ScorersConfig
+from sparselight.interpret.llm.pictures import PromptPictures
 from sparselight.interpret.llm.prompts import Prompts, form_of
 from sparselight.interpret.llm.reading import Reading
 from sparselight.interpret.llm.show import fenced_explanation, n_active, numbered_examples, unmarked, wrongly_marked
@@ -45,8 +46,8 @@ class YesNoScorer:
     name = ""
     uses_explanation = True
 
-    def __init__(self, config: ScorersConfig, prompts: Prompts, renderer: Renderer, sampling: Sampling):
-        self.config, self.prompts, self.renderer, self.sampling = config, prompts, renderer, sampling
+    def __init__(self, config: ScorersConfig, prompts: Prompts, renderer: Renderer, sampling: Sampling, pictures: PromptPictures | None = None):
+        self.config, self.prompts, self.renderer, self.sampling, self.pictures = config, prompts, renderer, sampling, pictures
 
     def cases(self, item: LatentExamples, rng: np.random.Generator) -> list[Case]:
         """All cases of a latent."""
@@ -70,6 +71,8 @@ class YesNoScorer:
         messages = self.prompts[self.name].fill(
             explanation=fenced_explanation(explanation), examples=numbered_examples([case.shown for case in batch], self.renderer),
             n_examples=str(len(batch)), form=form_of(schema))
+        if self.pictures is not None:
+            messages = self.pictures.attach(messages, [case.shown for case in batch], marked=False)
         return ChatRequest(messages, schema, self.sampling)
 
     def _score(self, batches: Sequence[Sequence[Case]], readings: Sequence[Reading]) -> Score:
