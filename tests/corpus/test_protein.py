@@ -137,11 +137,12 @@ THREE = ">1afo_A|P02724|GLPA_HUMAN\nMKTAYIAKQR\nSSU2HHHh11\n>P59899|EUKARYA|SP|0
 def test_three_line_files_are_told_by_their_labels(tmp_path: Path) -> None:
     corpus = read(tmp_path / "a.fasta", THREE)
     assert [(span.start, span.end, span.name, span.value) for span in corpus[0].spans] == [
-        (0, 2, "signal peptide", "signal peptide"), (3, 4, "topological domain", "outside"), (4, 7, "transmembrane region", "helix"),
+        (0, 2, "signal peptide", "signal peptide"), (2, 3, "unlabelled", "unlabelled"), (3, 4, "topological domain", "outside"),
+        (4, 7, "transmembrane region", "helix"),
         (7, 8, "transmembrane region", "helix"), (8, 10, "topological domain", "inside")]
     assert corpus[1].spans == (), "a letter that covers the whole protein says nothing"
     assert corpus.reading is not None
-    assert corpus.reading.notes["residues with the letter U, which stands for no label"] == 1
+    assert corpus.reading.notes["residues with the letter U, whose label is not known: unlabelled"] == 1
 
 
 def test_three_line_faults(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Association of latents with labels: planted detectors, nothing where labels are shuffled, choices on the fit side alone, and refusals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from annotated import Columns, ReadOff, annotated_case, on
@@ -169,3 +171,27 @@ def test_an_unknown_kind_and_a_bad_grid_are_refused() -> None:
     for grid in ([], [0.5, 0.2], [0.0, 1.0], [-0.1]):
         with pytest.raises(ConfigError, match=r"evaluate\.association\.thresholds"):
             AssociationConfig.parse({"thresholds": grid}, "evaluate.association")
+
+
+def with_unknown(case: Case, share: float = 0.2) -> Case:
+    """The same case, where the label of some alpha spans is not known: latent 0 still fires on them."""
+    def hidden(example: Example, number: int) -> Example:
+        spans = tuple(replace(span, name="unlabelled", value="unlabelled") if span.value == "alpha" and (number * 7 + span.start) % 5 < 5 * share else span
+                      for span in example.spans)
+        return replace(example, spans=spans)
+
+    dataset = case.datasets["some"]
+    sides = {side: [hidden(example, number) for number, example in enumerate(getattr(dataset, side))] for side in ("fit", "held_out")}
+    return Case(case.site, {"some": replace(dataset, **sides)}, case.config)
+
+
+def test_tokens_whose_labels_nobody_knows_are_no_counterexamples() -> None:
+    case = with_unknown(annotated_case(planted))
+    found = measured(case)
+    best = row(found, "alpha")
+    assert (best["latent"], best["f1"], best["precision"]) == (0, 1.0, 1.0)
+    held = case.tokens("some", "held_out")
+    n = sum(span.end - span.start for example in held.examples for span in example.spans if span.name == "unlabelled")
+    assert any(f"{n:,} of {held.n_tokens:,} tokens of the held-out side are not known" in note for note in found.notes)
+    assert not {item["kind"] for item in found.tables["association_labels"].to_pylist()} & {"unlabelled"}
+    assert best["n_labelled"] < row(measured(annotated_case(planted)), "alpha")["n_labelled"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from annotated import ReadOff, annotated_case
-from test_association import D, chance, planted
+from test_association import D, chance, planted, with_unknown
 
 from sparselight.errors import CorpusError
 from sparselight.evaluate.association_rules import (
@@ -127,3 +127,16 @@ def test_pieces_of_one_instance_are_one_span() -> None:
     labels = span_labels(tokens, "bond")
     assert labels.n_spans == 3
     assert labels.matrix.toarray()[:, 0].tolist() == [1, 0, 2, 1, 0, 2, 3, 0, 0, 3, 0, 0]
+
+
+def test_tokens_whose_labels_nobody_knows_are_left_out_of_every_rule() -> None:
+    case = with_unknown(annotated_case(planted))
+    found = measured(case)
+    assert any("are not known, and they are left out" in note for note in found.notes)
+    concepts = find_concepts(case, "some", "spans", (), 5, 2, labelled_only=True)
+    assert concepts is not None
+    held = case.tokens("some", "held_out").only(concepts.units["held_out"])
+    assert held.n_tokens == concepts.held_out.n_units < case.tokens("some", "held_out").n_tokens
+    counts = count_pairs(held, Contender(ReadOff(D), False), [concepts.held_out], np.zeros((1, D)))[0]  # type: ignore[arg-type]
+    alpha = concepts.names.index("alpha")
+    assert counts.hits[0, 0, alpha] == counts.n_fires[0, 0] == concepts.held_out.n_labelled[alpha], "precision 1: no hidden alpha counts against latent 0"

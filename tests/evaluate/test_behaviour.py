@@ -84,6 +84,9 @@ def test_comparison_of_hand_made_predictions() -> None:
     torch.testing.assert_close(values["ce"], -torch.tensor([0.25, 0.1]).log())
     torch.testing.assert_close(values["kl"], torch.tensor([stats.entropy(p[0], q[0]), stats.entropy(p[1], q[1])]).float(), rtol=1e-5, atol=1e-6)
     assert values["agree"].tolist() == [0.0, 1.0]
+    assert values["right"].tolist() == [0.0, 0.0]
+    assert compare(q.log(), torch.tensor([1, 1]), None, CONFIG)["right"].tolist() == [1.0, 1.0]
+    assert compare(torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([1]), None, CONFIG)["right"].tolist() == [1.0]  # as likely as the likeliest
     assert values["hit@1"].tolist() == [0.0, 0.0]
     assert values["hit@2"].tolist() == [0.0, 0.0]  # both tie for places 2 and 3, whose middle is 2.5
     worst = compare(q.log(), torch.tensor([1, 1]), own, BehaviourConfig(ranking_k=(1,), ties="worst"))
@@ -187,7 +190,25 @@ def test_a_masked_model_is_measured_on_hidden_tokens_with_codes_of_the_masked_te
     loss = subject.loss(subject.prepare(examples), {"resid_post.0": Shrunk().reconstruct})
     assert value(found, "shrunk", "ce_nats") == pytest.approx(float(loss[~loss.isnan()].double().mean()), rel=1e-4)
     assert value(found, "same", "kl_nats") == 0
+    assert value(found, "same", "top1_agreement") == 1
     assert not found.notes
+
+
+def test_of_hidden_tokens_it_is_counted_how_many_are_filled_in_alike_and_right(examples: list[Example]) -> None:
+    """Both shares written out: each round hides a group of tokens, and the likeliest candidate stands beside the token and beside the subject's own."""
+    subject, site = MaskedLM(tiny_model("bert"), family_tokenizer("bert"), "bert", 64, mask_frac=0.34), "resid_post.0"
+    found = measured(case_of(subject, examples, site), contenders(torch.zeros(16), shrunk=Shrunk()))
+    batch = subject.prepare(examples)
+    right, own_right, alike, n = 0, 0, 0, 0
+    for one in subject.scorings(batch):
+        plain, spliced = (subject._logits(one.batch, edits, one.where, subject._head).argmax(1) for edits in (None, {site: Shrunk().reconstruct}))
+        targets = batch.token_id[one.tokens]
+        right, own_right, alike = right + int((spliced == targets).sum()), own_right + int((plain == targets).sum()), alike + int((plain == spliced).sum())
+        n += len(targets)
+    assert value(found, "shrunk", "top1_accuracy") == pytest.approx(right / n)
+    assert value(found, SUBJECT, "top1_accuracy") == pytest.approx(own_right / n)
+    assert value(found, "shrunk", "top1_agreement") == pytest.approx(alike / n)
+    assert 0 < alike < n
 
 
 def test_tokens_that_are_never_hidden_are_counted(examples: list[Example]) -> None:

@@ -191,6 +191,23 @@ def test_shuffling_moves_whole_groups() -> None:
         assert sorted({int(uneven[source[uneven == number]][0]) for number in range(3)}) == [0, 1, 2]
 
 
+def test_shuffled_labels_are_as_frequent_and_as_long_as_true_ones() -> None:
+    """A span of 20 units begins every group: in short groups most of it, in long ones little. Were it stretched to any group's length, it would grow."""
+    lengths = np.random.default_rng(0).integers(25, 900, 400)
+    group = np.repeat(np.arange(400), lengths)
+    starts = np.cumsum(lengths) - lengths
+    number = np.zeros((len(group), 1), dtype=np.int64)
+    for index, start in enumerate(starts.tolist()):
+        number[start:start + 20, 0] = index + 1
+    marks = Marks(sparse.csr_matrix(number), group, 400)
+    for seed in range(3):
+        shuffled = marks.shuffled(np.random.default_rng(seed))
+        assert shuffled.n_labelled[0] == pytest.approx(marks.n_labelled[0], rel=0.05)
+        assert shuffled.n_spans[0] == 400
+    carriers = marks.matrix.toarray()[:, 0]
+    assert (shuffled.matrix.toarray()[:, 0] != carriers)[carriers > 0].mean() > 0.9, "they are shuffled"
+
+
 def test_permutations_tell_a_true_pair_from_a_chance_one() -> None:
     marks = some_marks()
     carries = marks.matrix.toarray()[:, 2] > 0

@@ -41,6 +41,8 @@ def test_a_row_depends_on_its_start_and_seed_alone(esm: MaskedLM) -> None:
         assert alone[0].text == together[2 * number + 1].text
     assert unmask(esm, STARTS, seeds=(3, 4), max_rows=3, **settings) == together
     assert together[0].text != together[1].text
+    own = unmask(esm, STARTS[:2], seeds=(3, 4), paired=True, **settings)
+    assert [(one.start, one.seed, one.text) for one in own] == [(0, 3, together[0].text), (1, 4, together[3].text)]
 
 
 def test_the_likeliest_token_is_taken_from_what_stands_there(esm: MaskedLM) -> None:
@@ -115,6 +117,7 @@ def test_words_come_out_as_text() -> None:
 @pytest.mark.parametrize(("arguments", "words"), [
     ({"starts": ["MKAY"]}, "no mask in it"), ({"starts": [10_000]}, "a row holds 1 to 62"), ({"starts": [0]}, "has 0 tokens"),
     ({"starts": [4], "allowed": "LZ*"}, r"'\*' is no token"), ({"starts": [4], "order": "left"}, "no such order"),
+    ({"starts": [4, 5], "seeds": (1,), "paired": True}, "there are 1 seeds"),
     ({"starts": [4], "tokens_a_step": 0}, "tokens_a_step = 0"), ({"starts": [4], "sweep_frac": 0.0}, "sweep_frac"), ({"starts": [4], "allowed": ""}, "none"),
 ])
 def test_what_means_nothing_is_refused(esm: MaskedLM, arguments: dict, words: str) -> None:

@@ -98,13 +98,15 @@ def measure_association(case: Case, contenders: Mapping[str, Contender], config:
     views = [View("spans", None), *(View("examples", how) for how in config.pooling)]
     tables: dict[str, list[pa.Table]] = {"association_labels": [], "association_latents": []}
     left_out: list[dict[str, object]] = []
+    unlabelled_notes: list[str] = []
     done, total = 0, len(case.datasets) * len(views) * len(contenders)
     for dataset in case.datasets:
         for view in views:
             concepts = case.once((FAMILY.name, dataset, view.level, config.kinds, config.min_positives, config.min_groups),
-                                 lambda: find_concepts(case, dataset, view.level, config.kinds, config.min_positives, config.min_groups))  # noqa: B023
+                                 lambda: find_concepts(case, dataset, view.level, config.kinds, config.min_positives, config.min_groups, True))  # noqa: B023
             if concepts is not None and view.pooling in (None, config.pooling[0]):
                 left_out += [{"dataset": dataset, "level": view.level, **row} for row in concepts.left_out]
+                unlabelled_notes += say_unlabelled(case, dataset, concepts)
             for name, contender in contenders.items():
                 progress(done, total, f"{dataset}, {view.setting}: {name}")
                 done += 1
@@ -119,7 +121,15 @@ def measure_association(case: Case, contenders: Mapping[str, Contender], config:
     if left_out:
         findings.tables["association_left_out"] = left_out_table(left_out)
         findings.notes.append(f"{len(left_out)} labels are too rare or too common to be searched (see the table association_left_out)")
+    findings.notes += list(dict.fromkeys(unlabelled_notes))
     progress(total, total)
+
+
+def say_unlabelled(case: Case, dataset: str, concepts: Concepts) -> list[str]:
+    """How many tokens of a dataset are left out, because nobody knows their labels."""
+    n = {side: case.tokens(dataset, side).n_tokens for side in concepts.units}
+    parts = [f"{n[side] - len(units):,} of {n[side]:,} tokens of the {side.replace('_', '-')} side" for side, units in concepts.units.items()]
+    return [f"{dataset}: the labels of {' and '.join(parts)} are not known, and they are left out"] if parts else []
 
 
 @dataclass(slots=True)
@@ -163,7 +173,7 @@ class _Scene:
         Returns:
             Tables of its best latents of each label and of the best label of each latent, None where no latent fires.
         """
-        fit, held_out = self._activations("fit"), self._activations("held_out")
+        fit, held_out = self._activations("fit", concepts), self._activations("held_out", concepts)
         thresholds = thresholds_of(self.config.thresholds, largest(fit))
         firing = Firing.of(fit, thresholds)
         if not firing.n_fires[0].any():
@@ -184,8 +194,10 @@ class _Scene:
         self._report_latents(latents, alive)
         return labels, latents
 
-    def _activations(self, side: SideName) -> sparse.csr_matrix:
+    def _activations(self, side: SideName, concepts: Concepts) -> sparse.csr_matrix:
         activations = by_latent(self.case.codes(self.dataset, side, self.name, self.contender))
+        if side in concepts.units:
+            activations = activations[:, concepts.units[side]]
         return activations if self.view.pooling is None else pooled(activations, self.case.tokens(self.dataset, side).example, self.view.pooling)
 
     def _null(self, firing: Firing, concepts: Concepts, held_out: sparse.csr_matrix, thresholds: np.ndarray) -> _Null:

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field, field_validator
 
 from sparselight.config import Config
-from sparselight.evaluate.association import ascending_fracs
+from sparselight.evaluate.association import ascending_fracs, say_unlabelled
 from sparselight.evaluate.case import Case, SideName
 from sparselight.evaluate.concepts.chance import FisherBound, Screen
 from sparselight.evaluate.concepts.counts import PairCounts, count_pairs, largest_activations
@@ -181,7 +181,9 @@ def measure_association_rules(case: Case, contenders: Mapping[str, Contender], c
     check_kinds(case, config.kinds, "evaluate.association_rules.kinds")
     tables, done = [], 0
     for dataset in case.datasets:
-        concepts = find_concepts(case, dataset, "spans", config.kinds, config.min_positives, config.min_groups)
+        concepts = find_concepts(case, dataset, "spans", config.kinds, config.min_positives, config.min_groups, labelled_only=True)
+        if concepts is not None:
+            findings.notes += say_unlabelled(case, dataset, concepts)
         for name, contender in contenders.items():
             progress(done, len(case.datasets) * len(contenders), f"{dataset}: {name}")
             done += 1
@@ -221,14 +223,15 @@ def _measure_one(case: Case, dataset: str, concepts: Concepts, name: str, conten
 
 def _count(case: Case, dataset: str, concepts: Concepts, contender: Contender, config: AssociationRulesConfig) -> list[_Counts]:
     """Counts with the labels in place, then with each shuffle."""
-    fit, rng = case.tokens(dataset, "fit"), np.random.default_rng(config.seed)
-    largest = largest_activations(fit, contender, config.scale_tokens)
+    names: tuple[SideName, SideName] = ("fit", "held_out")
+    tokens = [case.tokens(dataset, side).only(concepts.units[side]) if side in concepts.units else case.tokens(dataset, side) for side in names]
+    rng = np.random.default_rng(config.seed)
+    largest = largest_activations(tokens[0], contender, config.scale_tokens)
     raw = np.repeat(np.array(config.activations)[:, None], len(largest), axis=1)
     thresholds = np.concatenate([raw, np.array(config.thresholds)[:, None] * largest])
     versions: list[tuple[Marks, Marks]] = [(concepts.fit, concepts.held_out)]
     versions += [(concepts.fit.shuffled(rng), concepts.held_out.shuffled(rng)) for _ in range(config.n_shuffles)]
-    names: tuple[SideName, SideName] = ("fit", "held_out")
-    sides = [count_pairs(case.tokens(dataset, side), contender, [pair[number] for pair in versions], thresholds) for number, side in enumerate(names)]
+    sides = [count_pairs(side, contender, [pair[number] for pair in versions], thresholds) for number, side in enumerate(tokens)]
     return [_Counts(first, second, len(config.activations)) for first, second in zip(*sides, strict=True)]
 
 

@@ -79,6 +79,8 @@ def values_of(sums: PredictionSums, coder: str, resamples: Resamples) -> Values:
     ce, own = mean(coder, "ce"), mean(SUBJECT, "ce")
     with np.errstate(over="ignore"):
         result: Values = {("ce_nats", ""): ce, ("perplexity", ""): np.exp(ce)}
+    if "right" in sums.sums[coder]:
+        result["top1_accuracy", ""] = mean(coder, "right")
     for quantity in sums.sums[coder]:
         name, at, k = quantity.partition("@")
         if at:
@@ -117,6 +119,8 @@ def _not_measured(sums: PredictionSums) -> Iterator[tuple[str, str]]:
             yield f"ce_recovered_{name}", f"{ablation} is not among the coders"
     if "kl" in sums.lacks:
         yield from (("kl_nats", sums.lacks["kl"]), ("top1_agreement", sums.lacks["kl"]))
+    if "right" in sums.lacks:
+        yield "top1_accuracy", sums.lacks["right"]
     if "rank" in sums.lacks:
         yield from (("hit_rate", sums.lacks["rank"]), ("ndcg", sums.lacks["rank"]))
 

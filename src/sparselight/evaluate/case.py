@@ -78,6 +78,11 @@ class Tokens:
             part = slice(start, min(start + n_tokens, self.n_tokens))
             yield part, self.read(part)
 
+    def only(self, kept: Column) -> "Tokens":
+        """Some of the tokens, in ascending order."""
+        columns = {name: getattr(self, name)[kept] for name in ("example", "group", "position", "token_id", "char_start", "char_end", "rows")}
+        return replace(self, **columns, source=self.source[torch.from_numpy(kept)] if isinstance(self.source, Tensor) else self.source)
+
     def bounds(self) -> Int[np.ndarray, " example_plus_1"]:
         """Where the tokens of each example begin; the last entry is the number of tokens."""
         return np.searchsorted(self.example, np.arange(len(self.examples) + 1))

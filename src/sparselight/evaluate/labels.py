@@ -13,6 +13,7 @@ from scipy import sparse
 from sparselight.errors import CorpusError, nearest
 from sparselight.evaluate.case import Tokens
 from sparselight.protocols import Example
+from sparselight.vocab import UNLABELLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,15 @@ class Labels:
 
 
 def span_kinds(examples: Sequence[Example]) -> list[str]:
-    """Kinds of span annotations that occur."""
-    return sorted({span.name for example in examples for span in example.spans})
+    """Kinds of span annotations that occur; what is not labelled is no kind."""
+    return sorted({span.name for example in examples for span in example.spans} - {UNLABELLED})
+
+
+def labelled_tokens(tokens: Tokens) -> np.ndarray | None:
+    """Index of the tokens whose labels the source knows; None where it knows all."""
+    if not any(span.name == UNLABELLED for example in tokens.examples for span in example.spans):
+        return None
+    return np.flatnonzero(~span_labels(tokens, UNLABELLED, [UNLABELLED]).carries(0))
 
 
 def example_kinds(examples: Sequence[Example]) -> list[str]:

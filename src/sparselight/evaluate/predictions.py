@@ -48,7 +48,7 @@ class PredictionSums:
     scored: Float[Tensor, " group"]
     """Tokens that have a prediction."""
     sums: dict[str, dict[str, Float[Tensor, " group"]]] = field(default_factory=dict)
-    """Coder to quantity (`ce`, `kl`, `agree`, `hit@k`, `ndcg@k`) to its sums."""
+    """Coder to quantity (`ce`, `right`, `kl`, `agree`, `hit@k`, `ndcg@k`) to its sums."""
     n_unscored: int = 0
     lacks: dict[str, str] = field(default_factory=dict)
     """Quantity to the reason why this subject does not have it."""
@@ -156,8 +156,9 @@ class _WholePasses:
             sums.add(name, values, group[scored], splice.asked)
         if self._no_logits:
             sums.lacks["kl"] = self._no_logits
+        sums.lacks["right"] = "this kind of subject does not say which prediction belongs to which token"
         if config.ranking_k:
-            sums.lacks["rank"] = "this kind of subject does not say which prediction belongs to which token"
+            sums.lacks["rank"] = sums.lacks["right"]
 
     def _logits(self, batch: Batch, edits: Mapping[str, EditFunction] | None, scored: Tensor) -> Float[Tensor, "scored vocabulary"] | None:
         if self._no_logits:
@@ -193,7 +194,8 @@ def compare(
 ) -> dict[str, Float[Tensor, " scored"]]:
     """What is summed of some predictions.
 
-    ce = -log p(target), `hit@k` and `ndcg@k` by the rank of the target among all candidates; and where `own` is given what `divergences` gives.
+    ce = -log p(target), right = 1[the target is the likeliest candidate, or as likely as that], `hit@k` and `ndcg@k` by the rank of the target among all
+    candidates; and where `own` is given what `divergences` gives.
     """
     targets = targets.to(logits.device)
     values: dict[str, list[Tensor]] = {}
@@ -201,7 +203,8 @@ def compare(
     for start in range(0, len(logits), max(size, 1)):
         part = slice(start, start + size)
         log_p = logits[part].log_softmax(-1)
-        found = {"ce": -log_p.gather(1, targets[part, None])[:, 0]}
+        of_target = log_p.gather(1, targets[part, None])[:, 0]
+        found = {"ce": -of_target, "right": (of_target == log_p.amax(-1)).float()}
         if own is not None:
             found |= divergences(log_p.clamp_(min=LEAST_LOG_P), OwnPredictions(own.p[part], own.cross[part], own.top[part]))
         if config.ranking_k:

@@ -48,7 +48,7 @@ class _Rows:
 def unmask(
     subject: MaskedLM, starts: Sequence[str | int], edits: Mapping[str, EditFunction] | None = None, *, order: Order = "random", temperature: float = 1.0,
     seeds: Sequence[int] = (0,), begin_with: Literal["masks", "random"] = "masks", tokens_a_step: int = 1, sweeps: int = 0, sweep_frac: float = 0.15,
-    allowed: Sequence[str] | str | None = None, max_rows: int = 64,
+    allowed: Sequence[str] | str | None = None, max_rows: int = 64, paired: bool = False,
 ) -> list[Unmasked]:
     """Write sequences with a masked language model, every start with every seed.
 
@@ -63,6 +63,7 @@ def unmask(
         sweep_frac: share of the positions that are hidden together.
         allowed: texts of the tokens that may be written, such as "LAGVSERTIDPKQNFYMHWC"; all but special tokens by default.
         max_rows: sequences that run through the model together.
+        paired: write each start with its own seed only; there are as many seeds as starts.
 
     Raises:
         SubjectError: when the subject fills in no masks, or a start does not fit into one row.
@@ -74,7 +75,9 @@ def unmask(
     if order not in ("random", "confident"):
         raise ConfigError(asked=f"unmask with order = {order!r}", why="there is no such order", instead="use 'random' or 'confident'")
     ids = allowed_ids(subject, allowed)
-    grid = [(number, seed) for number in range(len(starts)) for seed in seeds]
+    if paired and len(seeds) != len(starts):
+        raise ConfigError(asked=f"unmask {len(starts)} starts with a seed each", why=f"there are {len(seeds)} seeds", instead="give as many, or paired = False")
+    grid = list(enumerate(seeds)) if paired else [(number, seed) for number in range(len(starts)) for seed in seeds]
     found: list[Unmasked] = []
     for first in range(0, len(grid), max_rows):
         part = grid[first:first + max_rows]

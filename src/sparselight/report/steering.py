@@ -42,6 +42,7 @@ def study_values(study: SteeringRecord) -> dict[str, Any]:
         "has_text": any(dose.text for dose in study.responses[0].doses), "texts": _texts(study), "most_texts": MOST_TEXTS,
         "off_targets": [(part, [_off_target(item) for item in part.largest if item.p_adjusted <= 0.05]) for part in study.off_targets if part.n_changed],
         "unchanged": [f"{part.kind} at strength {part.strength:g} ({part.n_tested} tested)" for part in study.off_targets if not part.n_changed],
+        "findings": _findings(study),
         "settings": [(name, _setting(value)) for name, value in sorted(study.settings.items())],
     }
 
@@ -90,6 +91,19 @@ def _texts(study: SteeringRecord) -> list[tuple[str, list[dict[str, Any]]]]:
 
 def _off_target(item: Any) -> dict[str, str]:
     return {"name": item.name, "title": item.title, "before": percent(item.before), "after": percent(item.after), "p": f"{item.p_adjusted:.3g}"}
+
+
+def _findings(study: SteeringRecord) -> dict[str, Any] | None:
+    """Share of the latent's reports in which each finding is present, by strength; findings that are in none are left out."""
+    own = [rate for rate in study.findings if rate.method == study.responses[0].method]
+    strengths = sorted({rate.strength for rate in own})
+    by_finding: dict[str, dict[float, MetricValue]] = {}
+    for rate in own:
+        by_finding.setdefault(rate.finding, {})[rate.strength] = rate.rate
+    rows = [(name, [(percent(found[at].value), interval(found[at])) for at in strengths]) for name, found in by_finding.items()
+            if any(value.value for value in found.values())]
+    n_reports = max((rate.rate.n for rate in own), default=0)
+    return {"strengths": [f"{at:g}" if at else "no edit" for at in strengths], "rows": rows, "n_reports": n_reports} if own else None
 
 
 def _number(value: MetricValue | None) -> str:

@@ -18,7 +18,7 @@ LEFT, RIGHT, TOP, BOTTOM = 66.0, 444.0, 40.0, 244.0
 LOWEST_KL = 1e-4  # nats a token; what is smaller stands at the left edge
 LOOKS: dict[str, Look] = {
     "latent": Look("s0", "circle"), "difference of means": Look("s1", "square", dash="dash-1"), "random latent": Look("s2", "diamond", dash="dash-2"),
-    "random direction": Look("s7", "up", dash="dash-3"), "prompt": Look("s3", "down"),
+    "random direction": Look("s7", "up", dash="dash-3"), "prompt": Look("s3", "down"), "other concept": Look("s4", "square", dash="dash-2"),
 }
 Point = tuple[float, MetricValue]
 

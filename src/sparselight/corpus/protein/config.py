@@ -15,9 +15,9 @@ Format = Literal["auto", "fasta", "three_line", "uniprot", "uniprot_tsv", "unipr
 Term = Literal["keyword", "go", "ec", "organism", "protein_family", "reactome"]
 TMBED_LABELS = {
     "1": "topological domain=inside", "2": "topological domain=outside", "H": "transmembrane region=helix", "h": "transmembrane region=helix",
-    "B": "transmembrane region=beta strand", "b": "transmembrane region=beta strand", "S": "signal peptide=signal peptide", "U": "",
+    "B": "transmembrane region=beta strand", "b": "transmembrane region=beta strand", "S": "signal peptide=signal peptide", "U": "?",
 }
-"""The letters of TMbed's files; U is unknown, and upper and lower case say in which direction a segment crosses."""
+"""The letters of TMbed's files; U is not known (`?`), and upper and lower case say in which direction a segment crosses."""
 
 
 class ProteinConfig(Config):
@@ -36,8 +36,8 @@ class ProteinConfig(Config):
     """Patterns in PROSITE's syntax (or names of `prosite.PATTERNS`) by a name of your own; each match becomes a span `pattern=NAME`."""
     terms: list[Term] = Field(default=["organism", "keyword"])
     """Terms of the whole protein that become labels of the example."""
-    letter_labels: dict[Annotated[str, Field(min_length=1, max_length=1)], Annotated[str, Field(pattern=r"^$|^[^=]+=.+$")]] = Field(default=TMBED_LABELS)
-    """Of three-line files: letter to `kind=value`, empty for no label; those of TMbed."""
+    letter_labels: dict[Annotated[str, Field(min_length=1, max_length=1)], Annotated[str, Field(pattern=r"^\??$|^[^=]+=.+$")]] = Field(default=TMBED_LABELS)
+    """Of three-line files: letter to `kind=value`, empty for no label, `?` where the label is not known; those of TMbed."""
     repair: bool = True
     """Whether lower case is raised, gaps and a stop at the end are taken out, and J (leucine or isoleucine) becomes X, each counted; else they are bad rows."""
     max_residues: int | None = Field(None, ge=8)

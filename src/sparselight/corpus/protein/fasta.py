@@ -12,7 +12,9 @@ from sparselight.corpus.protein.entries import Entry, header_id, header_terms
 from sparselight.corpus.protein.features import Feature
 from sparselight.corpus.sources import Source
 from sparselight.errors import CorpusError
+from sparselight.vocab import UNLABELLED
 
+UNKNOWN = "?"  # among the meanings of letters
 N_LOOKED_AT = 20  # records by which a three-line file is told
 
 
@@ -45,7 +47,10 @@ def _letter_features(letters: str, meaning: Mapping[str, str], notes: Counter[st
     for letter, run in groupby(letters):
         n = len(list(run))
         kind, _, value = meaning[letter].partition("=")
-        if not kind:
+        if kind == UNKNOWN:
+            notes[f"residues with the letter {letter}, whose label is not known: {UNLABELLED}"] += n
+            yield Feature(UNLABELLED, at + 1, at + n, UNLABELLED)
+        elif not kind:
             notes[f"residues with the letter {letter}, which stands for no label"] += n
         elif n < len(letters):
             yield Feature(kind, at + 1, at + n, value)

@@ -15,6 +15,7 @@ from sparselight.corpus.protein.residues import Cleaned
 from sparselight.corpus.sources import BadRows
 from sparselight.errors import ConfigError, nearest
 from sparselight.protocols import Span
+from sparselight.vocab import UNLABELLED
 
 KIND_OF_KEY: dict[str, str] = {
     "HELIX": "helix", "STRAND": "strand", "TURN": "turn", "COILED": "coiled coil", "INTRAMEM": "intramembrane region", "TRANSMEM": "transmembrane region",
@@ -59,7 +60,7 @@ def check_kinds(config: ProteinConfig) -> None:
     Raises:
         ConfigError: naming the first, and the nearest known one.
     """
-    known = {*KIND_OF_KEY.values(), *(label.partition("=")[0] for label in config.letter_labels.values() if label)}
+    known = {*KIND_OF_KEY.values(), *(label.partition("=")[0] for label in config.letter_labels.values() if "=" in label)}
     for kind in config.features:
         if kind not in known:
             raise ConfigError(asked=f"read the features {kind!r} (corpus.protein.features)", why="no source has that kind", instead=nearest(kind, known))
@@ -75,7 +76,7 @@ def feature_spans(
     """
     spans = []
     for feature in features:
-        if config.features and feature.kind not in config.features:
+        if config.features and feature.kind not in (*config.features, UNLABELLED):
             continue
         if feature.other_sequence:
             notes["features on another sequence (an isoform) left out"] += 1

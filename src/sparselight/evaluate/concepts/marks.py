@@ -6,7 +6,7 @@ out. Refuses: kinds of annotation that no dataset carries.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -17,9 +17,10 @@ from scipy import sparse
 
 from sparselight.errors import CorpusError, nearest
 from sparselight.evaluate.case import Case, SideName, Tokens
-from sparselight.evaluate.labels import Labels, example_kinds, example_labels, span_kinds, span_labels
+from sparselight.evaluate.labels import Labels, example_kinds, example_labels, labelled_tokens, span_kinds, span_labels
 
 Level = Literal["spans", "examples", "token ids"]
+STRATUM = 20  # groups of like length among which labels are shuffled
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,10 @@ class Marks:
         at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         return np.where(keys[at] == wanted, numbers[at], 0)
 
+    def only(self, units: Int[np.ndarray, " kept"] | None) -> "Marks":
+        """The same concepts on some of the units, on all where None."""
+        return self if units is None else Marks(self.matrix[units], self.group[units], self.n_groups)
+
     def ungrouped(self) -> "Marks":
         """The same marks as one group: for sums that need no interval."""
         return Marks(self.matrix, np.zeros(self.n_units, dtype=np.int64), 1)
@@ -118,21 +123,25 @@ class Marks:
         return Marks(self.matrix[:, kept].tocsr(), self.group, self.n_groups)
 
     def shuffled(self, rng: np.random.Generator) -> "Marks":
-        """Each group carries the labels of another group, chosen at random, stretched or squeezed to its own length.
+        """Each group carries the labels of another group of like length, chosen at random, stretched or squeezed to its own length.
 
         Labels move in whole groups, so that runs, co-occurrence and dependence inside a group survive, and only the tie between labels
-        and activations is cut. Moving single units would make a chance agreement of two runs look impossible.
+        and activations is cut. Moving single units would make a chance agreement of two runs look impossible. Of like length, because spans of short
+        groups would grow in long ones, and long spans are easier to find: chance would look larger than it is.
         """
         return Marks(self.matrix[shuffled_units(self.group, self.n_groups, rng)], self.group, self.n_groups)
 
 
 def shuffled_units(group: Int[np.ndarray, " unit"], n_groups: int, rng: np.random.Generator) -> Int[np.ndarray, " unit"]:
-    """For each unit the unit whose labels it gets: groups are permuted, and positions inside a group are scaled to the other's length."""
+    """For each unit the unit whose labels it gets: groups are permuted among the STRATUM or more of like length, and positions inside a group are scaled to
+    the other's length."""
     order, sizes = np.argsort(group, kind="stable"), np.bincount(group, minlength=n_groups)
     starts, own = np.cumsum(sizes) - sizes, group[order]
     present = np.flatnonzero(sizes)
+    by_length = present[np.lexsort((rng.random(len(present)), sizes[present]))]  # groups of one length in random order
     other = np.zeros(n_groups, dtype=np.int64)
-    other[present] = rng.permutation(present)
+    for alike in np.array_split(by_length, max(1, len(present) // STRATUM)):
+        other[alike] = rng.permutation(alike)
     offset = np.arange(len(group)) - starts[own]
     source = np.empty(len(group), dtype=np.int64)
     source[order] = order[starts[other[own]] + offset * sizes[other[own]] // sizes[own]]
@@ -151,19 +160,23 @@ class Concepts:
     held_out: Marks
     left_out: list[dict[str, object]]
     """One row for each concept that is not measured: kind, concept, n_fit, n_held_out, why."""
+    units: dict[SideName, Int[np.ndarray, " kept"]] = field(default_factory=dict)
+    """By side, which of its tokens the marks are of, where that is not all: those whose labels the source knows."""
 
     @property
     def n_concepts(self) -> int:
         return len(self.names)
 
 
-def find_concepts(case: Case, dataset: str, level: Level, kinds: Sequence[str], min_positives: int, min_groups: int) -> Concepts | None:
+def find_concepts(case: Case, dataset: str, level: Level, kinds: Sequence[str], min_positives: int, min_groups: int,
+                  labelled_only: bool = False) -> Concepts | None:
     """Concepts of one level that both sides carry often enough, None where there is no annotation of that level (of those kinds) at all.
 
     Args:
         kinds: of annotation; all where empty. Token ids have no kind.
         min_positives: units with the concept, and units without it, that each side must hold.
         min_groups: groups of each side in which the concept must occur.
+        labelled_only: leave out the tokens of which the source says that it does not know their labels; `Concepts.units` says which are left.
     """
     sides: dict[SideName, Tokens] = {"fit": case.tokens(dataset, "fit"), "held_out": case.tokens(dataset, "held_out")}
     parts = _token_ids(sides) if level == "token ids" else _annotated(sides, level, kinds)
@@ -171,12 +184,15 @@ def find_concepts(case: Case, dataset: str, level: Level, kinds: Sequence[str], 
         return None
     columns = [(pair[0].kind, name) for pair in parts for name in pair[0].names]
     fit, held_out = (_joined([pair[number] for pair in parts], sides[side], level) for number, side in enumerate(sides))
+    known = {side: labelled_tokens(tokens) for side, tokens in sides.items()} if labelled_only and level == "spans" else {}
+    fit, held_out = fit.only(known.get("fit")), held_out.only(known.get("held_out"))
     why = _too_rare(fit, held_out, min_positives, min_groups)
     kept = np.flatnonzero([not reason for reason in why])
     counts = zip(columns, fit.n_labelled.tolist(), held_out.n_labelled.tolist(), why, strict=True)
     left_out = [{"kind": kind, "concept": name, "n_fit": n_fit, "n_held_out": n_held_out, "why": reason}
                 for (kind, name), n_fit, n_held_out, reason in counts if reason]
-    return Concepts(level, [columns[index][0] for index in kept], [columns[index][1] for index in kept], fit.columns(kept), held_out.columns(kept), left_out)
+    return Concepts(level, [columns[index][0] for index in kept], [columns[index][1] for index in kept], fit.columns(kept), held_out.columns(kept), left_out,
+                    {side: units for side, units in known.items() if units is not None})
 
 
 def check_kinds(case: Case, kinds: Sequence[str], setting: str) -> None:
