@@ -1,6 +1,6 @@
 """RecSAE on four recommenders and the published one: fidelity, verified concepts beside controls, ablation, debiasing. Run again, it goes on where it stopped.
 
-    python studies/recsae/run.py --data-root DATA                    # all of it: hours on two cores
+    python studies/recsae/run.py --data-root DATA                    # all of it: about half an hour on one core
     python studies/recsae/run.py --data-root DATA --quick            # one recommender, one k, few steps: minutes
     python studies/recsae/run.py --data-root DATA --only published   # the published SASRec with its own SAE
     python studies/recsae/collect.py runs/recsae
@@ -14,9 +14,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, Literal
 
 from sparselight.corpus import CorpusConfig, ListCorpus, load_corpus
 from sparselight.corpus.interactions.items import ItemTable
@@ -25,7 +23,7 @@ from sparselight.evaluate.ranking_fidelity import Ranked
 from sparselight.files import write_bytes
 from sparselight.interpret.item_concepts import ItemConceptsConfig, concept_dictionary, make_candidates, members_of
 from sparselight.intervene.concept_tuning import TuningConfig, tune_concept
-from sparselight.intervene.recommendation_balance import balance_curve, popularity_latents
+from sparselight.intervene.recommendation_balance import balance_curve, popularity_latents, taste_segments
 from sparselight.records import LatentConcept
 from sparselight.sae import Sae
 from sparselight.sae.formats import load_sae
@@ -39,7 +37,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "sasrec": {}, "timirec": {}, "bpr_mf": {"loss": "bpr", "batch_rows": 1024}, "lightgcn": {"loss": "bpr", "n_layers": 3, "batch_rows": 2048},
 }
 KS = (8, 16, 32)
-N_TUNED = 8
+N_TUNED = 4
+N_POPULARITY = 20
 PUBLISHED = "SASRec_SAE__ML_1MTOPK__emb64_L2_H2__k16_scale32.pt"
 
 
@@ -141,7 +140,8 @@ def measure(world: World, sae: Sae, folder: Path, request: Request) -> None:
         once(folder / f"concepts_{protocol}.json",
              lambda settings=settings: concept_dictionary(subject, sae, world.found_on.examples, users, settings).model_dump(mode="json"))
     once(folder / "tuning.json", lambda: tuned(world, sae, folder, 2 if request.quick else N_TUNED))
-    once(folder / "balance.json", lambda: balanced(world, sae))
+    for by in ("effect", "slope"):
+        once(folder / f"balance_{by}.json", lambda by=by: balanced(world, sae, by))
 
 
 def tuned(world: World, sae: Sae, folder: Path, n: int) -> list[dict[str, Any]]:
@@ -155,7 +155,7 @@ def tuned(world: World, sae: Sae, folder: Path, n: int) -> list[dict[str, Any]]:
     candidates = make_candidates(world.subject.items, popular.numpy())
     results = []
     for found in sorted(by_label.values(), key=lambda found: (-len(found), found[0].label))[:n]:
-        for operation, strengths in (("scale", (0.0, 0.5, 1.0, 2.0, 4.0)), ("add", (0.0, 1.0, 2.0, 4.0))):
+        for operation, strengths in (("scale", (0.0, 0.5, 1.0, 2.0, 4.0)), ("add", (0.0, 0.1, 0.25, 0.5, 1.0))):
             config = TuningConfig.parse({"operation": operation, "strengths": list(strengths), "n_controls": 3})
             record = tune_concept(world.subject, sae, [one.latent for one in found], members_of(found[0], candidates), world.tested_on.examples,
                                   found[0].text, config)
@@ -163,18 +163,14 @@ def tuned(world: World, sae: Sae, folder: Path, n: int) -> list[dict[str, Any]]:
     return results
 
 
-def balanced(world: World, sae: Sae) -> dict[str, Any]:
+def balanced(world: World, sae: Sae, by: Literal["effect", "slope"]) -> dict[str, Any]:
     """Popularity and the gap between users of popular and of rare taste, latents chosen on other users."""
     subject, users = world.subject, world.tested_on.examples
     popular = popularity_of([subject.history(example) for example in world.found_on], len(subject.items))
     if not len(Ranked(subject, users, "test")):
         return {}
-    taste = {example.group: float(popular[subject.history(example).tokens].mean()) for example in users if len(subject.history(example))}
-    middle = float(np.median(list(taste.values())))
-    segments = {name: [user for user, level in taste.items() if (level >= middle) == popular_taste]
-                for name, popular_taste in (("popular taste", True), ("rare taste", False))}
-    latents = popularity_latents(subject, sae, world.found_on.examples, popular, n=20)
-    return balance_curve(subject, sae, latents, users, popular, segments=segments).model_dump(mode="json")
+    latents = popularity_latents(subject, sae, world.found_on.examples, popular, N_POPULARITY, by)
+    return balance_curve(subject, sae, latents, users, popular, segments=taste_segments(subject, users, popular)).model_dump(mode="json")
 
 
 def once(path: Path, make: Callable[[], Any]) -> None:

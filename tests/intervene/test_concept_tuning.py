@@ -8,9 +8,11 @@ import torch
 
 from sparselight.corpus.interactions.items import ItemTable
 from sparselight.errors import ConfigError, CorpusError
+from sparselight.intervene import edited_recommender
 from sparselight.intervene.concept_tuning import TuningConfig, tune_concept
 from sparselight.intervene.edited_recommender import EditedRecommender
-from sparselight.intervene.recommendation_balance import balance_curve, popularity_latents
+from sparselight.intervene.recommendation_balance import balance_curve, popularity_latents, taste_segments
+from sparselight.intervene.recommendation_lists import recommendation_lists
 from sparselight.protocols import Example
 from sparselight.records import Edit
 from sparselight.records.tuning import BalanceRecord, TuningRecord
@@ -115,7 +117,8 @@ def test_what_cannot_be_tuned() -> None:
 def test_the_popularity_latent_is_found_and_turning_it_down_debiases(tmp_path: Path) -> None:
     subject, sae = planted(popular=0.1)
     users = CORPUS.examples
-    assert popularity_latents(subject, sae, users, popularity(), n=1) == [POPULAR]
+    assert popularity_latents(subject, sae, users, popularity(), n=1, by="slope") == [POPULAR]
+    assert popularity_latents(subject, sae, users, popularity(), n=1, by="effect", k=3) == [POPULAR]
     likes = {one.group: one.labels["taste"] == "Horror" for one in users}
     segments = {"horror": [user for user in likes if likes[user]], "others": [user for user in likes if not likes[user]]}
     record = balance_curve(subject, sae, [POPULAR], users, popularity(), segments=segments)
@@ -133,7 +136,7 @@ def test_the_popularity_latent_is_found_and_turning_it_down_debiases(tmp_path: P
         balance_curve(subject, sae, [POPULAR], users, popularity(), segments={"all": []})
 
 
-def test_the_exported_module_scores_as_the_edited_subject_does() -> None:
+def test_the_exported_module_scores_as_the_edited_subject_does(monkeypatch: pytest.MonkeyPatch) -> None:
     subject, sae = planted()
     edit = Edit(site="user_vector", latents=[0], operation="scale", amount=3.0)
     served = EditedRecommender(subject.module, sae, [edit])
@@ -155,3 +158,39 @@ def test_the_exported_module_scores_as_the_edited_subject_does() -> None:
     assert EditedRecommender(subject.module, sae, []).state_dict().keys() >= {"coder.W_dec"}
     with pytest.raises(ConfigError, match=r"export an edit at 'module:output'"):
         EditedRecommender(subject.module, sae, [Edit(site="module:output", latents=[0], operation="ablate")])
+    rows = torch.arange(len(batch.inputs["lengths"]))
+    whole = served.recommend(*inputs, k=3)
+    monkeypatch.setattr(edited_recommender, "BLOCK_ROWS", 4)
+    parts = served.recommend(*inputs, k=3, edited=rows >= 0)
+    assert torch.equal(parts.items, whole.items)
+
+
+def test_lists_show_one_user_before_and_after() -> None:
+    subject, sae = planted()
+    variants = {"off": [Edit(site="user_vector", latents=[0], operation="scale", amount=0.0)],
+                "up": [Edit(site="user_vector", latents=[0], operation="add", amount=9.0)]}
+    found = recommendation_lists(subject, sae, variants, members("Horror"), CORPUS.examples, "genre Horror", k=5)
+    plain, off, up = found.lists
+    assert [item.rank_before for item in plain.items] == [1, 2, 3, 4, 5]
+    assert not any(item.in_concept for item in off.items)
+    assert sum(item.in_concept for item in up.items) >= sum(item.in_concept for item in plain.items) > 0
+    assert "change most" in found.chosen
+    own = {title for title, _ in zip(found.history, found.history_in_concept, strict=True)}
+    assert not own & {item.title for item in plain.items}, "what the user has is not recommended"
+    other = recommendation_lists(subject, sae, variants, members("Horror"), CORPUS.examples, user=CORPUS[1].group, k=5)
+    assert other.user == CORPUS[1].group
+    with pytest.raises(ConfigError, match="not among these users"):
+        recommendation_lists(subject, sae, variants, members("Horror"), CORPUS.examples, user="nobody")
+    with pytest.raises(ConfigError, match="there is no edit"):
+        recommendation_lists(subject, sae, {}, members("Horror"), CORPUS.examples)
+    with pytest.raises(CorpusError, match="none of them has an interaction"):
+        recommendation_lists(subject, sae, variants, members("Horror"), [Example("empty", "", "empty")])
+
+
+def test_taste_divides_users_at_the_median() -> None:
+    subject, _ = planted()
+    segments = taste_segments(subject, CORPUS.examples, popularity())
+    assert set(segments["popular taste"]).isdisjoint(segments["rare taste"])
+    assert sum(map(len, segments.values())) == len(CORPUS)
+    level = {example.group: float(popularity()[subject.history(example).tokens].mean()) for example in CORPUS}
+    assert min(level[user] for user in segments["popular taste"]) >= max(level[user] for user in segments["rare taste"])

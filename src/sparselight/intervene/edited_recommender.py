@@ -17,6 +17,8 @@ from sparselight.subjects.recommender.module import Recommender
 from sparselight.subjects.recommender.scoring import SeenItems, TopItems, top_items
 from sparselight.subjects.recommender.subject import USER_VECTOR
 
+BLOCK_ROWS = 1 << 14
+
 
 class EditedRecommender(nn.Module):
     """A recommender with edits built in: give it in place of the original, it takes the same inputs.
@@ -49,10 +51,13 @@ class EditedRecommender(nn.Module):
             edited: which rows the edits are for (a segment); all when left out.
         """
         original: Tensor = self.module(history, lengths, users)
-        result = original
+        return self.edit(original) if edited is None else torch.where(edited[:, None], self.edit(original), original)
+
+    def edit(self, vectors: Float[Tensor, "row d"]) -> Float[Tensor, "row d"]:
+        """The edits on user vectors that are already there."""
         for function in self._functions:
-            result = function(result)
-        return result if edited is None else torch.where(edited[:, None], result, original)
+            vectors = function(vectors)
+        return vectors
 
     def forward(
         self, history: Int[Tensor, "row position"], lengths: Int[Tensor, " row"], users: Int[Tensor, " row"], edited: Bool[Tensor, " row"] | None = None,
@@ -64,5 +69,13 @@ class EditedRecommender(nn.Module):
         self, history: Int[Tensor, "row position"], lengths: Int[Tensor, " row"], users: Int[Tensor, " row"], k: int = 10, seen: SeenItems | None = None,
         edited: Bool[Tensor, " row"] | None = None,
     ) -> TopItems:
-        """The k best items of each row that its user does not have, in memory that depends on the number of items only."""
-        return top_items(self.module, self.vectors(history, lengths, users, edited), k, seen)
+        """The k best items of each row that its user does not have.
+
+        A block of rows at a time: beyond the arguments and the lists, memory grows neither with the rows nor, where the score is a product, with the items.
+        """
+        found = []
+        for start in range(0, max(len(lengths), 1), BLOCK_ROWS):
+            rows = slice(start, start + BLOCK_ROWS)
+            vectors = self.vectors(history[rows], lengths[rows], users[rows], None if edited is None else edited[rows])
+            found.append(top_items(self.module, vectors, k, None if seen is None else seen[rows]))
+        return TopItems(torch.cat([one.items for one in found]), torch.cat([one.scores for one in found]))

@@ -15,6 +15,8 @@ from sparselight.records import Edit
 from sparselight.subjects.generation import OnText
 from sparselight.subjects.places import places_of
 
+WRITE = ("causal_lm", "image_text")  # kinds of subjects that write text from left to right
+
 
 class Written(NamedTuple):
     """One continuation."""
@@ -70,7 +72,7 @@ def check_generates(subject: Any) -> None:
         SubjectError: naming its kind.
     """
     kind = subject.ref().kind
-    if kind != "causal_lm" or not hasattr(subject, "generate_many"):
+    if kind not in WRITE or not hasattr(subject, "generate_many"):
         instead = "fill in masks with unmask(...)" if kind == "masked_lm" else "choose a causal language model (subject.source)"
         raise SubjectError(asked=f"generate text with {subject.name}", why=f"a subject of kind {kind} does not write text from left to right",
                            instead=f"{instead}, or compare predictions (subject.predict) with and without the edit")

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float
 
 from sparselight.interpret.hypotheses import find_families
 from sparselight.interpret.tokens import TokenFrame
-from sparselight.intervene.generate import check_generates
-from sparselight.protocols import Batch, EditFunction, Example, Subject
+from sparselight.intervene.generate import WRITE, check_generates
+from sparselight.protocols import Batch, EditFunction, Example, Image, Subject
 
 Annotate = Callable[[Sequence[Example]], list[Example]]
 """Fills in the annotations of examples, of generated ones as well."""
@@ -24,11 +24,13 @@ class Generated(NamedTuple):
 
     prompt: str
     text: str
+    images: tuple[Image, ...] = ()
+    """What the subject was given besides."""
 
 
 def whole_texts(texts: Sequence[Generated]) -> list[Example]:
     """Prompt and continuation as one example each."""
-    return [Example(f"generated-{number}", text.prompt + text.text, f"generated-{number}") for number, text in enumerate(texts)]
+    return [Example(f"generated-{number}", text.prompt + text.text, f"generated-{number}", images=text.images) for number, text in enumerate(texts)]
 
 
 def generated_tokens(batch: Batch, texts: Sequence[Generated]) -> Bool[np.ndarray, " token"]:
@@ -72,6 +74,12 @@ class Request(NamedTuple):
     seed: int
     prefix: str = ""
     """Put before the prompt, and no part of what is given back."""
+    images: tuple[Image, ...] = ()
+    """Given with the prompt."""
+
+    def example(self, number: int) -> Example:
+        """What the subject is given."""
+        return Example(f"prompt {number}", self.prefix + self.prompt, f"prompt {number}", images=self.images)
 
 
 def continuations(subject: Any, requests: Sequence[Request], n_tokens: int, temperature: float) -> list[Generated]:
@@ -83,11 +91,11 @@ def continuations(subject: Any, requests: Sequence[Request], n_tokens: int, temp
     check_generates(subject)
     if not requests:
         return []
-    found = subject.generate_many([one.prefix + one.prompt for one in requests], n_tokens, [one.edits for one in requests], temperature,
+    found = subject.generate_many([one.example(number) for number, one in enumerate(requests)], n_tokens, [one.edits for one in requests], temperature,
                                   [one.seed for one in requests])
-    return [Generated(one.prompt, written.text) for one, written in zip(requests, found, strict=True)]
+    return [Generated(one.prompt, written.text, one.images) for one, written in zip(requests, found, strict=True)]
 
 
 def can_generate(subject: Any) -> bool:
     """Whether a subject writes text from left to right."""
-    return subject.ref().kind == "causal_lm" and hasattr(subject, "generate_many")
+    return subject.ref().kind in WRITE and hasattr(subject, "generate_many")

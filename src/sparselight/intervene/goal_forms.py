@@ -15,18 +15,19 @@ from jaxtyping import Bool, Int
 from sparselight.errors import ConfigError, CorpusError
 from sparselight.intervene.generated import Annotate
 from sparselight.intervene.goals import Goal, LabelGoal, PatternGoal, ProbeGoal, TokenGoal
+from sparselight.intervene.reports import FORM, FindingGoal
 from sparselight.protocols import Example, Subject
 
 N_FOLLOWING = 5
 MAX_TITLE_TOKENS = 8
 FORMS: Mapping[str, str] = {
     "tokens": "tokens: key, cipher", "words": "words: key, cipher", "regex": r"regex: \bdef \w+", "label": "label: word=key",
-    "annotation": "annotation: package=ssl",
+    "annotation": "annotation: package=ssl", "finding": FORM,
 }
 
 
 def parse_goal(text: str, subject: Any, site: str, fit: Sequence[Example] = (), annotate: Annotate | None = None) -> Goal:
-    """A goal from its form on the command line: `tokens: a, b`, `words: a, b`, `regex: ...`, `label: kind=value` or `annotation: kind=value`.
+    """A goal from its form on the command line: `tokens: a, b`, `words: a, b`, `regex: ...`, `label: kind=value`, `annotation: kind=value` or `finding: name`.
 
     Args:
         fit: examples with labels, on which the probe of `annotation` is fitted.
@@ -47,6 +48,8 @@ def parse_goal(text: str, subject: Any, site: str, fit: Sequence[Example] = (), 
     if kind == "words":
         words = listed(rest)
         return PatternGoal(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", name=f"text with {' or '.join(f'`{word}`' for word in words)}")
+    if kind == "finding":
+        return FindingGoal.parse(rest)
     if kind == "regex":
         return PatternGoal(rest)
     return LabelGoal(rest, annotate) if kind == "label" else ProbeGoal.fit(rest, site, subject, fit)

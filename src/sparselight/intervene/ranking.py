@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sparselight.errors import ConfigError, SubjectError
+from sparselight.evaluate.ranking import list_tau, overlap
 from sparselight.protocols import EditFunction, Example, Subject
 
 
@@ -32,15 +33,12 @@ class RankingChange:
 
     def overlap(self) -> Float[Tensor, " list"]:
         """Share of the first k candidates that stay: |before ∩ after| / k."""
-        return (self.before[:, :, None] == self.after[:, None, :]).any(2).float().mean(1)
+        return overlap(self.before, self.after)
 
     def kendall(self) -> Float[Tensor, " list"]:
         """Kendall's tau over the first k of before, by their ranks afterwards: (concordant - discordant pairs) / (k (k - 1) / 2) (Kendall 1938)."""
-        rank = self.rank_after.gather(1, self.before)
-        later = torch.ones(self.k, self.k, dtype=torch.bool).triu(1)
-        if self.k < 2:
-            return torch.ones(len(rank))
-        return torch.sign(rank[:, None, :] - rank[:, :, None])[:, later].float().mean(1)
+        place = torch.arange(self.k, dtype=torch.float32).expand(len(self.before), -1)
+        return list_tau(-place, -self.rank_after.gather(1, self.before).float()) if self.k > 1 else torch.ones(len(self.before))
 
     def shares(self, candidates: Collection[int]) -> tuple[Float[Tensor, " list"], Float[Tensor, " list"]]:
         """Share of a set of candidates among the first k, before and after."""

@@ -4,7 +4,8 @@ RecSAE (arXiv 2411.06112) names de-biasing as a use and publishes no numbers; me
 fire as often, and the plain way to the same end, a penalty on popular items. Refuses: gaps between other than two segments.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,11 +14,11 @@ from torch import Tensor
 
 from sparselight.errors import ConfigError
 from sparselight.evaluate.ranking import gains, gini, hits
-from sparselight.evaluate.ranking_fidelity import Part, Ranked
+from sparselight.evaluate.ranking_fidelity import Ranked
+from sparselight.interpret.item_concepts.instances import points
 from sparselight.intervene.concept_tuning import (
     Columns,
     TuningConfig,
-    latent_activations,
     masked_scores,
     mean_by_user,
     pick_controls,
@@ -28,31 +29,80 @@ from sparselight.intervene.edit import Dictionary, edit_function
 from sparselight.protocols import EditFunction, Example
 from sparselight.records import Edit, MetricValue
 from sparselight.records.tuning import BalanceDose, BalanceRecord
-from sparselight.subjects.recommender.scoring import BLOCK_VALUES
-from sparselight.subjects.recommender.subject import USER_VECTOR, RecommenderSubject
+from sparselight.subjects.recommender.scoring import BLOCK_VALUES, SeenItems, top_items
+from sparselight.subjects.recommender.subject import USER_VECTOR, RecommenderSubject, seen_of
+
+POINTS_PER_USER = 10  # at which latents are chosen
+BLOCK_ROWS = 1024
 
 
 def popularity_latents(
-    subject: RecommenderSubject, coder: Dictionary, users: Sequence[Example], popularity: Float[Tensor, " vocabulary"], n: int = 5, targets: Part = "test",
+    subject: RecommenderSubject, coder: Dictionary, users: Sequence[Example], popularity: Float[Tensor, " vocabulary"], n: int = 20,
+    by: Literal["effect", "slope"] = "effect", k: int = 10,
 ) -> list[int]:
-    """The latents that carry most of the slope of scores on log popularity.
+    """The latents to turn down for less popular recommendations.
 
-    A score is <x, v_i>, so the covariance over items of a user's scores with p_i = log(1 + popularity) is a sum over latents of
-    z_l cov_i(<W_dec[l], v_i>, p_i), and what the SAE does not explain; taken is the mean over users of each summand. Ours, an exact split of a linear quantity.
+    effect: what turning one latent off does to the first k, measured: sum over asked points with z_l > 0 of (mean p of the first k of x - z_l W_dec[l]) -
+    (mean p of the first k of x), p = log(1 + popularity); the most negative first. slope: mean over points of z_l cov_i(<W_dec[l], v_i>, p_i), the latent's
+    part of the covariance over all items of score and p, an exact split of a linear quantity; the largest first. Both ours.
 
     Args:
         users: choose on others than the curve is measured on.
         popularity: training interactions of each item, by token id.
 
+    Returns:
+        `n` latents or fewer: those whose sum does not point the other way.
+
     Raises:
-        SubjectError: for scores that are no products.
+        SubjectError: by slope, for scores that are no products.
     """
-    ranked = ranked_users(subject, users, targets)
-    z = latent_activations(subject, coder, ranked, USER_VECTOR).double().mean(0)
-    effects = subject.output_effects(coder.W_dec.detach(), USER_VECTOR).double()[:, 1:]
-    level = popularity[1:].double().log1p()
-    carried = z * (effects @ (level - level.mean())) / len(level)
-    return [int(latent) for latent in carried.argsort(descending=True, stable=True)[:n]]
+    level = popularity.double().log1p()
+    totals = _effects(subject, coder, users, level, k) if by == "effect" else -_slopes(subject, coder, users, level)
+    return [int(latent) for latent in totals.argsort(stable=True)[:n] if totals[latent] < 0]
+
+
+@torch.no_grad()
+def _slopes(subject: RecommenderSubject, coder: Dictionary, users: Sequence[Example], level: Float[Tensor, " vocabulary"]) -> Float[Tensor, " latent"]:
+    total, count = torch.zeros(coder.n_latents, dtype=torch.float64), 0
+    for vectors, _ in _asked(subject, users):
+        total += coder.encode(vectors).to_dense().double().cpu().sum(0)
+        count += len(vectors)
+    effects = subject.output_effects(coder.W_dec.detach(), USER_VECTOR).double().cpu()[:, 1:]
+    return total / max(count, 1) * (effects @ (level[1:] - level[1:].mean())) / len(level[1:])
+
+
+@torch.no_grad()
+def _effects(subject: RecommenderSubject, coder: Dictionary, users: Sequence[Example], level: Float[Tensor, " vocabulary"], k: int) -> Float[Tensor, " latent"]:
+    """One latent of one point at a time: as many lists as there are activations."""
+    module, total = subject.module, torch.zeros(coder.n_latents, dtype=torch.float64)
+    k = min(k, module.n_items)
+    for vectors, seen in _asked(subject, users):
+        before = level[top_items(module, vectors, k, seen).items].mean(1)
+        z = coder.encode(vectors).to_dense().clamp(min=0)
+        for entries in z.nonzero().split(BLOCK_ROWS):
+            row, latent = entries.unbind(1)
+            without = vectors[row] - z[row, latent, None] * coder.W_dec.detach()[latent]
+            after = level[top_items(module, without, k, seen[row.cpu()]).items].mean(1)
+            total.index_add_(0, latent.cpu(), after - before[row.cpu()])
+    return total
+
+
+def _asked(subject: RecommenderSubject, users: Sequence[Example]) -> Iterator[tuple[Float[Tensor, "row d"], SeenItems]]:
+    """User vectors at up to POINTS_PER_USER points of each history, and what the user has by then."""
+    histories = [subject.history(example) for example in users]
+    at = [(user, t) for user, history in enumerate(histories) for t in points(len(history), POINTS_PER_USER, subject.module.reads == "history")]
+    for start in range(0, len(at), BLOCK_ROWS):
+        some = at[start:start + BLOCK_ROWS]
+        batch = subject.prepare_at([histories[user] for user, _ in some], [t for _, t in some])
+        yield subject.user_vectors(batch), seen_of(batch)
+
+
+def taste_segments(subject: RecommenderSubject, users: Sequence[Example], popularity: Float[Tensor, " vocabulary"]) -> dict[str, list[str]]:
+    """Users whose items are more popular in the mean than the median user's, and the others: a fairness gap that every table of interactions has."""
+    taste = {example.group: float(popularity[history.tokens].mean()) for example in users if len(history := subject.history(example))}
+    middle = float(np.median(list(taste.values()))) if taste else 0.0
+    return {name: [user for user, level in taste.items() if (level >= middle) == popular]
+            for name, popular in (("popular taste", True), ("rare taste", False))}
 
 
 def balance_curve(

@@ -89,7 +89,8 @@ def _asked(subject: Any, chunk: Sequence[Example]) -> tuple[Batch, Bool[Tensor, 
     if batch.n_tokens > 1:
         same = batch.example[1:] == batch.example[:-1]
         target[:-1] = torch.where(same, batch.token_id[1:], -1)
-    return batch, torch.ones(batch.n_tokens, dtype=torch.bool), target
+    patches = batch.char_start < 0 if getattr(subject, "kind", "") == "image_text" else torch.zeros(batch.n_tokens, dtype=torch.bool)
+    return batch, ~patches, target  # what a model predicts at the patches of an image nothing uses
 
 
 def _prefixed(subject: Subject, chunk: Sequence[Example], batch: Batch, scored: Tensor, prefix: str) -> tuple[Batch, Bool[Tensor, " scored"]]:

@@ -29,7 +29,7 @@ from sparselight.intervene.side_effects import General, measure_general, text_me
 from sparselight.intervene.study_curves import Measured
 from sparselight.intervene.study_record import make_record
 from sparselight.intervene.study_setting import Setting, SteerConfig, check_setting
-from sparselight.protocols import Progress, no_progress
+from sparselight.protocols import Example, Progress, no_progress
 from sparselight.records import SteeringRecord
 
 REACH = 1.2  # baselines are dosed up to this multiple of the latent's largest divergence, so that resamples reach it as well
@@ -121,7 +121,9 @@ def _generate(setting: Setting, goal: Any, measured: Measured, config: SteerConf
     requests = []
     for strength in measured.strengths[1 if latent else 0:]:
         edits = {method.site: method.at(strength)} if strength > 0 and not method.prefix else None
-        requests += [Request(prompt, edits, seed, method.prefix if strength > 0 else "") for prompt in setting.prompts for seed in seeds]
+        prefix = method.prefix if strength > 0 else ""
+        given = [(prompt.text, prompt.images) if isinstance(prompt, Example) else (prompt, ()) for prompt in setting.prompts]
+        requests += [Request(text, edits, seed, prefix, images) for text, images in given for seed in seeds]
     texts = continuations(subject, requests, config.n_tokens, config.temperature)
     size = len(setting.prompts) * len(seeds)
     new = [texts[start:start + size] for start in range(0, len(texts), size)]

@@ -16,9 +16,11 @@ from sparselight.intervene.baselines import TextSample
 from sparselight.intervene.dose_response import Curve, Wants, change_at_kl, half_dose, isotonic_r2, mean_of, spearman
 from sparselight.intervene.generated import Generated, generated_tokens, label_columns, whole_texts
 from sparselight.intervene.goals import Goal
+from sparselight.intervene.reports import FindingGoal, finding_rates
 from sparselight.intervene.side_effects import ALPHA, latent_shares, off_targets
 from sparselight.intervene.study_curves import Draws, Measured, make_curves, make_draws, per_general_token
 from sparselight.intervene.study_setting import Setting, SteerConfig
+from sparselight.protocols import Example
 from sparselight.records import Dose, MatchedEffect, MetricValue, OffTargets, Response, SteeredText, SteeringRecord, TextQuality
 
 MAX_TEXTS = 60
@@ -40,6 +42,7 @@ def make_record(setting: Setting, goal: Goal, config: SteerConfig, sample: TextS
         goal=goal.title, goal_on=goal.on, goal_unit=goal.unit, wants=config.direction,
         responses=[make_response(one, curve, draws, of_effect, latent, config) for one, curve in zip(measured, curves, strict=True)],
         matched=matched, beats=beats(matched, config.direction), texts=steered_texts(setting, latent, config), off_targets=all_off_targets(setting, latent),
+        findings=finding_rates(measured) if isinstance(goal, FindingGoal) else [],
         notes=notes(setting, draws, latent), settings={**config.model_dump(mode="json"), "strengths": config.doses},
         n_tokens={"general": int(latent.general.n_tokens.sum()), "generated a dose": n_generated}, seeds=list(range(config.seed, config.seed + config.n_seeds)),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), sparselight_version=__version__,
@@ -138,7 +141,8 @@ def steered_texts(setting: Setting, latent: Measured, config: SteerConfig) -> li
         for number, prompt in enumerate(setting.prompts if strength and latent.texts else ()):
             place = number * config.n_seeds
             values = {} if latent.values is None else {"before_value": float(latent.values[0, place]), "after_value": float(latent.values[at, place])}
-            found.append(SteeredText(prompt=prompt, seed=config.seed, strength=strength, before=latent.texts[0][place].text,
+            text, example = (prompt.text, prompt.id) if isinstance(prompt, Example) else (prompt, "")
+            found.append(SteeredText(prompt=text, example=example, seed=config.seed, strength=strength, before=latent.texts[0][place].text,
                                      after=latent.texts[at][place].text, **values))
     return found[:MAX_TEXTS]
 

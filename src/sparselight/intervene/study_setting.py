@@ -45,6 +45,8 @@ class SteerConfig(Config):
     """Text on which references, firing rates and directions are taken, tokens."""
     general_tokens: int = Field(2_000, ge=50)
     """General text on which side effects and goals on predictions are measured, tokens."""
+    n_prompts: int = Field(10, ge=1)
+    """Beginnings of held-out examples, where no prompt is given."""
     n_tokens: int = Field(40, ge=1)
     """Length of generated text, tokens."""
     n_seeds: int = Field(2, ge=1)
@@ -91,7 +93,8 @@ class Setting:
     """Text on which references and directions are taken."""
     general: Sequence[Example]
     """Other text, for side effects and goals on predictions."""
-    prompts: Sequence[str] = ()
+    prompts: Sequence[str | Example] = ()
+    """Examples where images belong to them."""
     title: str = ""
     titles: Mapping[int, str] = field(default_factory=dict)
     """Explanations of the SAE's other latents."""
