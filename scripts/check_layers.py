@@ -15,7 +15,7 @@ PACKAGE = "sparselight"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "files", "config", "vocab", "records", "protocols"),
     ("corpus",), ("select",), ("subjects",), ("kernels",), ("store",), ("sae",), ("train",), ("evaluate",), ("interpret",), ("intervene",), ("report",),
-    ("pipeline",), ("api",), ("cli",), ("__init__", "__main__"),
+    ("pipeline",), ("serve",), ("api",), ("cli",), ("__init__", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 RANK["testing"] = len(LAYERS)

@@ -323,11 +323,26 @@ def sae_settings_block() -> str:
     return "\n".join(_table(("Setting", "Type", "Meaning", "Of"), rows)).rstrip()
 
 
+def report_labels_block() -> str:
+    """Agreement of the finding labels with people's index of Open-i."""
+    result = json.loads((ROOT / "studies" / "radiology_labels" / "results.json").read_text())
+
+    def cell(rate: dict[str, float] | None) -> str:
+        return f"{rate['value']:.2f} [{rate['low']:.2f}, {rate['high']:.2f}]" if rate else "-"
+
+    columns = [(counted, rate) for counted in ("present", "present_or_uncertain") for rate in ("precision", "recall")]
+    halves = {finding: found["test"] for finding, found in result["findings"].items()}
+    rows = [(finding, str(half["n_indexed"]), *(cell(half[counted][rate]) for counted, rate in columns)) for finding, half in halves.items()]
+    heads = ("Finding", f"Indexed, of {result['n_reports']['test']:,}", *(f"{rate.capitalize()}, {counted.replace('_', ' ')}" for counted, rate in columns))
+    return "\n".join(_table(heads, rows)).rstrip()
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "sae_formats": sae_formats_block, "sae_settings": sae_settings_block,
     "demo_subject": demo_subject_block, "demo_headline": demo_headline_block, "demo_table": demo_table_block, "demo_seeds": demo_seeds_block,
     "works": works_block, "import_time": import_time_block,
     "sites": sites_block, "edits": edits_block, "terms": terms_block, "architectures": architectures_block,
+    "report_labels": report_labels_block,
 }
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
-    "Condition", "Edit", "EditSet", "Where", "compare", "concept_dictionary", "editing", "evaluate", "explain", "export_sae", "fetch_uniprot",
+    "Condition", "Edit", "EditSet", "Where", "compare", "concept_dictionary", "editing", "evaluate", "explain", "export_sae", "fetch_uniprot", "freeze",
     "generate_with", "graft", "harvest", "influence", "load_corpus", "load_sae", "load_subject", "measure_layers", "name_latents", "open_run", "plant", "run",
-    "sae_from_arrays", "select", "specialise", "steer", "steer_study", "stitch", "summarize_sequences", "train", "train_many", "train_recommender",
-    "tune_concept", "unmask", "wrap_coder",
+    "sae_from_arrays", "select", "serve", "specialise", "steer", "steer_sequences", "steer_study", "stitch", "summarize_sequences", "train", "train_many",
+    "train_recommender", "tune", "tune_concept", "unmask", "view_structure", "wrap_coder",
 ]
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         explain,
         export_sae,
         fetch_uniprot,
+        freeze,
         generate_with,
         graft,
         harvest,
@@ -45,16 +46,20 @@ if TYPE_CHECKING:
         run,
         sae_from_arrays,
         select,
+        serve,
         specialise,
         steer,
+        steer_sequences,
         steer_study,
         stitch,
         summarize_sequences,
         train,
         train_many,
         train_recommender,
+        tune,
         tune_concept,
         unmask,
+        view_structure,
         wrap_coder,
     )
 

@@ -25,6 +25,8 @@ from sparselight.intervene.concept_tuning import TuningConfig
 from sparselight.intervene.concept_tuning import tune_concept as _tune_concept
 from sparselight.intervene.goal_forms import parse_goal
 from sparselight.intervene.goals import Goal
+from sparselight.intervene.sequence_goals import SequenceGoal, sequence_goal
+from sparselight.intervene.sequence_study import SequenceSetting, SequenceSteerConfig, study_sequences
 from sparselight.intervene.study import steer_study as _steer_study
 from sparselight.intervene.study_setting import Setting, SteerConfig
 from sparselight.pipeline import Result, load_recipe, run_pipeline
@@ -38,9 +40,11 @@ from sparselight.pipeline.naming_result import NamingResult
 from sparselight.pipeline.opened import open_run
 from sparselight.pipeline.recipe import find_recipe
 from sparselight.pipeline.specialise.running import SpecialiseResult, SpecialiseRun
+from sparselight.pipeline.structure import view_structure
 from sparselight.pipeline.train_recipe import merged
+from sparselight.pipeline.tuning import TuneConfig, TuneResult, Tuning
 from sparselight.protocols import Example, Progress, no_progress
-from sparselight.records import Card, Condition, Edit, EditSet, EvalRecord, SteeringRecord, UniprotFetch, Where
+from sparselight.records import Card, Condition, Edit, EditSet, EvalRecord, SequenceSteeringRecord, SteeringRecord, UniprotFetch, Where
 from sparselight.records.item_concepts import ConceptDictionaryRecord, LatentConcept
 from sparselight.records.tuning import TuningRecord
 from sparselight.report.compare_data import Comparison
@@ -48,19 +52,23 @@ from sparselight.sae import Sae, graft, stitch
 from sparselight.sae.formats import export_sae, load_sae
 from sparselight.sae.formats.wrap import sae_from_arrays, wrap_coder
 from sparselight.select import SelectConfig, select_examples
+from sparselight.serve import notebook as _notebook  # noqa: F401  (draws what show() gives)
+from sparselight.serve.frozen import freeze
+from sparselight.serve.running import Server, serve_beside
+from sparselight.serve.settings import ServeSettings
 from sparselight.store import FolderStore, HarvestConfig
 from sparselight.store import harvest as _harvest
-from sparselight.subjects import HuggingFaceSubject, RecommenderConfig, RecommenderSubject, SubjectConfig
+from sparselight.subjects import HuggingFaceSubject, MaskedLM, RecommenderConfig, RecommenderSubject, SubjectConfig
 from sparselight.subjects import load_subject as _load_subject
 from sparselight.subjects import train_recommender as _train_recommender
 from sparselight.train import TrainConfig, influence, train_sae
 from sparselight.train import train_many as _train_many
 
 __all__ = [
-    "Condition", "Edit", "EditSet", "Where", "compare", "concept_dictionary", "editing", "evaluate", "explain", "export_sae", "fetch_uniprot",
+    "Condition", "Edit", "EditSet", "Where", "compare", "concept_dictionary", "editing", "evaluate", "explain", "export_sae", "fetch_uniprot", "freeze",
     "generate_with", "graft", "harvest", "influence", "load_corpus", "load_sae", "load_subject", "measure_layers", "name_latents", "open_run", "plant", "run",
-    "sae_from_arrays", "select", "specialise", "steer", "steer_study", "stitch", "summarize_sequences", "train", "train_many", "train_recommender",
-    "tune_concept", "unmask", "wrap_coder",
+    "sae_from_arrays", "select", "serve", "specialise", "steer", "steer_sequences", "steer_study", "stitch", "summarize_sequences", "train", "train_many",
+    "train_recommender", "tune", "tune_concept", "unmask", "view_structure", "wrap_coder",
 ]
 
 
@@ -279,9 +287,37 @@ def steer_study(
     return _steer_study(Setting(subject, sae, site, "sae", latent, chosen, fit, general, prompts, title), config, progress)
 
 
+def steer_sequences(
+    subject: MaskedLM, sae: Sae, latent: int, goal: str | SequenceGoal, fit: Sequence[Example], natural: Sequence[Example], other: int | None = None,
+    site: str | None = None, title: str = "", progress: Progress = no_progress, **settings: Any,
+) -> SequenceSteeringRecord:
+    """Protein sequences written with a latent held up and beside it, judged and counted. Settings are those of `SequenceSteerConfig`.
+
+    Args:
+        goal: `pattern: zinc_finger_C2H2`, `label: transmembrane region=helix`, or a goal of `sparselight.intervene.sequence_goals`.
+        fit: proteins on which references, firing rates and the probe of a label are taken; none of their groups may be in `natural`.
+        natural: held-out proteins, on which the judge is tried.
+        other: the latent of another concept, to compare with.
+    """
+    config, site = SequenceSteerConfig.parse(settings, "steer"), site or (sae.record.site if sae.record else None)
+    if site is None:
+        raise ConfigError(asked="steer with this SAE", why="it does not say at which site it was trained", instead="give site=, such as 'resid_post.2'")
+    chosen = sequence_goal(goal, subject, site, fit) if isinstance(goal, str) else goal
+    return study_sequences(SequenceSetting(subject, sae, site, "sae", latent, chosen, fit, natural, other, title=title), config, progress)
+
+
 def run(recipe: str | Path, out: str | Path, overrides: Sequence[str] = ()) -> Result:
     """Run a whole recipe (`demo`, or a TOML file) in a folder; finished stages are skipped."""
     return run_pipeline(load_recipe(recipe, overrides), Path(out))
+
+
+def serve(*runs: str | Path, **settings: Any) -> Server:
+    """Serve run folders as pages on this machine, beside the program: in a notebook, a script. Settings: `ServeSettings`; the port is a free one.
+
+    Returns:
+        The server, running: its `url`, and `stop()`; it also stops at the end of a `with` block and with the program.
+    """
+    return serve_beside([Path(run) for run in runs], ServeSettings.parse({"port": 0, **settings}, "serve"))
 
 
 def only_site(store: FolderStore) -> str:
@@ -302,6 +338,22 @@ def concept_dictionary(
 ) -> ConceptDictionaryRecord:
     """What the latents of a recommender's SAE stand for in items, with confidence on other users, beside controls. Settings: `ItemConceptsConfig`."""
     return _concept_dictionary(subject, sae, found_on.examples, tested_on.examples, ItemConceptsConfig.parse(settings, "item_concepts"), site, progress)
+
+
+def tune(run: str | Path, *, more: str = "", less: str = "", source: str = "base", progress: Progress = no_progress, **settings: Any) -> TuneResult:
+    """More or less of a concept in the lists of a run's recommender, or `less="popular"`: curve, page, and the edit to serve. Settings: `TuneConfig`.
+
+    Args:
+        more: a label of the run's concept dictionary, such as `genre=Horror`.
+        less: the same, or `popular`.
+
+    Raises:
+        ConfigError: unless exactly one of them is given, and for labels that no latent stands for.
+    """
+    if bool(more) == bool(less):
+        raise ConfigError(asked=f"tune the recommendations of {run}", why="one edit has one goal", instead="give more= or less=, such as more='genre=Horror'")
+    tuning = Tuning(run, more or less, "more" if more else "less", TuneConfig.parse(settings, "tune"), source)
+    return tuning.do(progress)
 
 
 def tune_concept(

@@ -19,12 +19,15 @@ from sparselight.cli.features import features
 from sparselight.cli.harvest import harvest
 from sparselight.cli.layers import layers
 from sparselight.cli.push import push
+from sparselight.cli.report import report
 from sparselight.cli.run import run
 from sparselight.cli.select import select
+from sparselight.cli.serve import serve
 from sparselight.cli.specialise import specialise
 from sparselight.cli.steer import steer
 from sparselight.cli.store import store_app
 from sparselight.cli.train import train
+from sparselight.cli.tune import tune
 from sparselight.errors import SparselightError
 
 app = typer.Typer(
@@ -44,7 +47,10 @@ app.command()(explain)
 app.command()(steer)
 app.command()(compare)
 app.command()(features)
+app.command()(serve)
+app.command()(report)
 app.command()(concepts)
+app.command()(tune)
 app.command()(convert)
 app.command()(push)
 app.add_typer(corpus_app, name="corpus")

@@ -25,6 +25,8 @@ LATENT = typer.Option("--latent", "-l", metavar="NUMBER|SOURCE/NUMBER", help="Sh
 SQL = typer.Option("--sql", metavar="QUERY", help="Answer a query instead: tables cards, contexts, explanations, scores, neighbours, associations, edits.")
 EXPORT = typer.Option("--export", metavar="PATH", help="Write the catalogue: .csv, .parquet, .jsonl (Neuronpedia), else a folder with every table as Parquet.")
 PLOT = typer.Option("--plot", metavar="FILE.svg", help="Draw how many latents reach which held-out F1, trained ones beside controls.")
+STRUCTURE = typer.Option("--structure", metavar="FILE", help="With --latent and --plot FILE.svg: draw the latent on a protein chain of a PDB or mmCIF file.")
+CHAIN = typer.Option("--chain", metavar="NAME", help="Of --structure; the longest one where left out.")
 MAX_ROWS = 200
 
 
@@ -40,10 +42,15 @@ def features(
     sql: Annotated[str | None, SQL] = None,
     export: Annotated[Path | None, EXPORT] = None,
     plot: Annotated[Path | None, PLOT] = None,
+    structure: Annotated[Path | None, STRUCTURE] = None,
+    chain: Annotated[str, CHAIN] = "",
     as_json: Annotated[bool, options.JSON] = False,
     debug: Annotated[bool, options.DEBUG] = False,
 ) -> None:
     """Find features by what is said of them and how well it is proven, and show them."""
+    if structure is not None:
+        _show_structure(run, structure, chain, latent, source, plot, as_json)
+        return
     _refuse_several({"TEXT": text, "--latent": latent, "--sql": sql, "--export": export, "--plot": plot})
     catalogue = open_catalogue(run)
     if export is not None:
@@ -63,6 +70,20 @@ def features(
     else:
         cards = catalogue.search(text, grade=grade, source=source, domain=domain or None, sort=sort, limit=limit)
         _print({"cards": [card.model_dump(mode="json") for card in cards]}, as_json, lambda: print_cards(cards, run))
+
+
+def _show_structure(run: Path, structure: Path, chain: str, latent: str | None, source: str | None, plot: Path | None, as_json: bool) -> None:
+    """Draw a latent on a protein structure."""
+    from sparselight.errors import ConfigError
+    from sparselight.pipeline.structure import view_structure
+
+    if latent is None or plot is None:
+        raise ConfigError(asked=f"draw a feature on {structure}", why=f"no {'feature is named' if latent is None else 'file is named to draw into'}",
+                          instead="give --latent base/12 --plot feature.svg")
+    view = view_structure(run, latent if "/" in latent or source is None else f"{source}/{latent}", structure, plot, chain)
+    active = f"; the most active: {', '.join(view.residues)}" if view.residues else ""
+    _print(view.model_dump(mode="json"), as_json,
+           lambda: typer.echo(f"{view.feature} fires on {view.n_active} of {view.n_residues} residues of chain {view.chain}{active}\n{plot}"))
 
 
 def open_catalogue(place: Path) -> "Catalogue":

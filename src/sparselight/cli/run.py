@@ -56,7 +56,12 @@ def _emit(value: dict[str, Any], as_json: bool, show: Any) -> None:
 
 def show_in_browser(path: Path) -> bool:
     """Open a file where a person can see it; says nothing and does nothing on a machine without a display."""
+    return show_address(path.resolve().as_uri())
+
+
+def show_address(address: str) -> bool:
+    """As `show_in_browser`, of an address."""
     headless = sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     if headless or os.environ.get("SPARSELIGHT_NO_OPEN", "") not in ("", "0"):
         return False
-    return webbrowser.open(path.resolve().as_uri())
+    return webbrowser.open(address)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from sparselight.intervene.study_setting import SteerConfig
+    from sparselight.pipeline.sequence_steering import SequencePlan, SequenceStudyResult
     from sparselight.pipeline.steering import FindResult, SteerPlan, SteerResult, StudyResult
     from sparselight.records import SteeredText
 
@@ -23,14 +24,18 @@ ADD = typer.Option("--add", metavar="DOSE", help="Add to the latent: 12.5, 2x, -
 SCALE = typer.Option("--scale", metavar="FACTOR", help="Multiply the latent.")
 ABLATE = typer.Option("--ablate", help="Set the latent to 0.")
 ON = typer.Option("--on", help="Which tokens: all, generated, prompt or last.")
-PROMPT = typer.Option("--prompt", "-p", metavar="TEXT", help="Text that is continued; may be repeated.")
+PROMPT = typer.Option("--prompt", "-p", metavar="TEXT", help="Text that is continued; of proteins a sequence with <mask> in it, or a number of masks. May be "
+                      "repeated.")
 N_TOKENS = typer.Option("--n-tokens", help="Longest continuation, tokens.")
 SEEDS = typer.Option("--seeds", help="Texts a prompt; more than one needs a temperature.")
 TEMPERATURE = typer.Option("--temperature", "-t", help="0 takes the likeliest token. Default: 0 for one text a prompt, 0.7 for several and for --study.")
 SEED = typer.Option("--seed", help="Of everything random.")
-STUDY = typer.Option("--study", help="The full study: dose-response, side effects, baselines, one page. Without --prompt, beginnings of held-out text.")
+STUDY = typer.Option("--study", help="The full study: dose-response, side effects, baselines, one page. Without --prompt, beginnings of held-out text. "
+                     "Of a run on proteins: sequences written with and without the feature, judged and counted beside controls.")
 GOAL = typer.Option("--goal", metavar="GOAL", help="What a study measures: 'tokens: a, b', 'words: a, b', 'regex: ...', 'label: kind=value', "
-                    "'annotation: kind=value'. Default: the tokens that follow where the feature fires.")
+                    "'annotation: kind=value'. Default: the tokens that follow where the feature fires. Of images: 'finding: NAME'. "
+                    "Of proteins: 'pattern: NAME or PROSITE', "
+                    "'label: kind=value'; default: the label on the feature's card.")
 FIND = typer.Option("--find", metavar="TEXT|GOAL", help="List candidate features: words search explanations, a goal searches by what latents do.")
 OUT = typer.Option("--out", "-o", metavar="FOLDER", help="Where a study goes. Default: steering/SOURCE-N-OPERATION in the run folder.")
 SET = typer.Option("--set", metavar="A=B", help="Override a setting of the study: --set n_random=5, --set 'strengths=[0.5,1,2]'; may be repeated.")
@@ -64,6 +69,7 @@ def steer(
 
     With --prompt, texts before and after side by side. With --study, the whole dose-response beside baselines, as one page. With --find, features to try.
     """
+    from sparselight.pipeline.sequence_steering import is_sequence_run
     from sparselight.pipeline.steer_place import Place
     from sparselight.pipeline.steering import find_features, make_plan, steer_texts, study_run
 
@@ -71,6 +77,10 @@ def steer(
     if find is not None:
         found = find_features(Place(run), find, seed=seed)
         typer.echo(found.model_dump_json()) if as_json else print_found(found)
+        return
+    if study and is_sequence_run(run):
+        settings = {"n_sequences": n_seeds, "length": n_tokens, "temperature": temperature, "seed": seed}
+        _study_sequences(run, source, _needed(feature, run), operation, on, settings, overrides, goal, prompts, out, dry_run, as_json)
         return
     latent, config = _needed(feature, run), _config(operation, {"n_tokens": n_tokens, "n_seeds": n_seeds, "temperature": temperature, "seed": seed}, overrides)
     if on not in ("all", "generated", "prompt", "last"):
@@ -94,6 +104,31 @@ def steer(
         name, amount = operation or ("", "")
         shown = steer_texts(Place(run), source, latent, name, amount, prompts or [], on, n_tokens or 60, seeds, hot, seed)
         typer.echo(shown.model_dump_json()) if as_json else print_texts(shown)
+
+
+def _study_sequences(run: Path, source: str, latent: int, operation: tuple[str, str] | None, on: str, settings: dict[str, float | None],
+                     overrides: list[str] | None, goal: str, prompts: list[str] | None, out: Path | None, dry_run: bool, as_json: bool) -> None:
+    """A study on a run of proteins."""
+    from sparselight.cli.harvest import progress_bar
+    from sparselight.config import apply_overrides
+    from sparselight.intervene.sequence_study import SequenceSteerConfig
+    from sparselight.pipeline.sequence_steering import make_sequence_plan, study_run_sequences
+    from sparselight.pipeline.steer_place import Place
+
+    if prompts:
+        _refuse("study sequences with prompts", "every arm writes from the same starts", "give --set start=natural, or --prompt without --study")
+    if operation is not None and operation[0] not in ("clamp", "add"):
+        _refuse(f"study --{operation[0]} on sequences", "a latent is held up in them", "use --clamp 1x or --add 1x, or --study alone")
+    _check_study(operation, on)
+    given = {name: value for name, value in settings.items() if value is not None}
+    config = SequenceSteerConfig.parse(apply_overrides({"operation": operation[0] if operation else "clamp", **given}, overrides or []), "steer")
+    if dry_run:
+        plan = make_sequence_plan(Place(run), source, latent, config, out)
+        typer.echo(plan.model_dump_json()) if as_json else print_sequence_plan(plan)
+        return
+    with progress_bar("steer", unit="arms") as progress:
+        result = study_run_sequences(Place(run), source, latent, config, goal, out, progress)
+    typer.echo(result.model_dump_json()) if as_json else print_sequence_study(result)
 
 
 def _operation(clamp: str | None, add: str | None, scale: str | None, ablate: bool) -> tuple[str, str] | None:
@@ -214,6 +249,27 @@ def print_study(result: "StudyResult") -> None:
     console.print(f"{study.card}{f': {study.title}' if study.title else ''}", style="bold", highlight=False, markup=False, soft_wrap=True)
     console.print(f"goal: {study.goal} ({study.goal_unit})", highlight=False, markup=False, soft_wrap=True)
     for sentence in [headline(study), *curve_sentences(study), *(f"{kind}: {words}" for kind, words in verdicts(study)), *study.notes]:
+        console.print(f"- {sentence}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"page: {Path(result.page).resolve()}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"data: {result.record}", highlight=False, markup=False, soft_wrap=True)
+    _print_next(result.next_command, console)
+
+
+def print_sequence_plan(plan: "SequencePlan") -> None:
+    """What would be done, in a line."""
+    print(f"sequences for {plan.feature}: {plan.n_arms} arms of {plan.n_sequences} sequences, {plan.written_residues:,} residues in {plan.passes:,} passes, "
+          f"into {plan.out}; nothing was done")
+
+
+def print_sequence_study(result: "SequenceStudyResult") -> None:
+    """The verdict in words, and where the page is."""
+    from rich.console import Console
+
+    from sparselight.report.steering_sequences import headline, judge_sentences, verdicts
+
+    console, study = Console(), result.study
+    console.print(f"{study.card}{f': {study.title}' if study.title else ''}", style="bold", highlight=False, markup=False, soft_wrap=True)
+    for sentence in [headline(study), *(f"{kind}: {words}" for kind, words in verdicts(study)), *judge_sentences(study), *study.notes]:
         console.print(f"- {sentence}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"page: {Path(result.page).resolve()}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"data: {result.record}", highlight=False, markup=False, soft_wrap=True)

@@ -10,16 +10,20 @@ from sparselight.records.edits import Condition, Edit, EditResult, EditSet, Inte
 from sparselight.records.evaluation import EvalRecord, EvalRow, EvaluatedCoder, EvaluatedData, FamilyRun, UndefinedValue
 from sparselight.records.item_concepts import ConceptDictionaryRecord, ConceptSummary, LatentConcept
 from sparselight.records.layers import LayerDimension, LayersRecord
+from sparselight.records.notes import Note
+from sparselight.records.recommendations import EditedList, ListedItem, RecommendationLists
 from sparselight.records.recommender import RankingValue, RecommenderRecord
 from sparselight.records.run import RunRecord, StageRecord
 from sparselight.records.sae import SaeRecord
+from sparselight.records.sequences import ArmKind, SequenceArm, SequenceJudge, SequenceSteeringRecord, WrittenSequence
 from sparselight.records.specialisation import Drift, NewLatents, SpecialisationRecord, VariantRecord
-from sparselight.records.steering import Dose, MatchedEffect, OffTarget, OffTargets, Response, SteeredText, SteeringRecord, TextQuality
+from sparselight.records.steering import Dose, FindingRate, MatchedEffect, OffTarget, OffTargets, Response, SteeredText, SteeringRecord, TextQuality
 from sparselight.records.store import Rounding, Shard, SkippedExample, StoreManifest, StorePart
-from sparselight.records.subject import Masking, SubjectRef, TokenPolicy
+from sparselight.records.subject import ImagePolicy, Masking, SubjectRef, TokenPolicy
 from sparselight.records.tuning import BalanceDose, BalanceRecord, TuningDose, TuningRecord
 
 __all__ = [
+    "ArmKind",
     "Association",
     "BadRow",
     "BalanceDose",
@@ -39,6 +43,7 @@ __all__ = [
     "Edit",
     "EditResult",
     "EditSet",
+    "EditedList",
     "EvalRecord",
     "EvalRow",
     "EvaluatedCoder",
@@ -47,22 +52,27 @@ __all__ = [
     "Explanation",
     "FamilyRun",
     "FetchedPage",
+    "FindingRate",
     "Grade",
+    "ImagePolicy",
     "InterventionRecord",
     "LabelCount",
     "LatentConcept",
     "LayerDimension",
     "LayersRecord",
+    "ListedItem",
     "Masking",
     "MatchedEffect",
     "MetricValue",
     "Neighbour",
     "NewLatents",
     "NextToken",
+    "Note",
     "OffTarget",
     "OffTargets",
     "Part",
     "RankingValue",
+    "RecommendationLists",
     "RecommenderRecord",
     "Record",
     "Response",
@@ -70,6 +80,9 @@ __all__ = [
     "RunRecord",
     "SaeRecord",
     "Score",
+    "SequenceArm",
+    "SequenceJudge",
+    "SequenceSteeringRecord",
     "Shard",
     "SkippedExample",
     "SourceFile",
@@ -88,4 +101,5 @@ __all__ = [
     "UniprotFetch",
     "VariantRecord",
     "Where",
+    "WrittenSequence",
 ]

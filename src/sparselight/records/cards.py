@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from sparselight.records.base import MetricValue, Part
+from sparselight.records.display import Shown, drawn
 
 ContextKind = Literal["top", "quantile", "importance", "random", "near_miss", "neighbour"]
 Grade = Literal["A", "B", "C", "D"]
@@ -26,13 +27,13 @@ class Context(Part):
     quantile: int | None = None
     """Of a `quantile` context: which of the equal parts of the firings it comes from, 0 the weakest."""
     start: int = 0
-    """Position of the first token of the window in its example."""
+    """Position of the first token of the window in its example; beside a picture, of the peak less its index."""
     marks: list[str] = Field(default_factory=list)
     """Annotation of each token (values of spans, joined by `; `), empty where it carries none; the list is empty where nothing is annotated."""
     media: str | None = None
-    """Of an image: its file, relative to the run folder."""
+    """Of an example with images: the file of the one that is shown, relative to the run folder."""
     grid: tuple[int, int] | None = None
-    """Of an image: rows and columns of patches. The first rows x columns tokens of the window are the patches, row by row; text follows."""
+    """Of that image: rows and columns of patches, where these are tokens. The first rows x columns tokens are they, row by row; text follows."""
 
     @property
     def is_silent(self) -> bool:
@@ -176,3 +177,14 @@ class Card(Part):
     def evidence(self) -> Evidence | None:
         """Of the best explanation, where it is a statistical one."""
         return self.explanation.evidence if self.explanation else None
+
+    def show(self, modality: str | None = None) -> Shown:
+        """The card as a notebook shows it.
+
+        Args:
+            modality: how contexts are shown: text, residues, items or image; guessed where left out.
+        """
+        return drawn("card", self, modality=modality)
+
+    def _repr_html_(self) -> str:
+        return self.show()._repr_html_()

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from sparselight.records.base import MetricValue, Part, Record
 
-MethodKind = Literal["latent", "difference of means", "random direction", "random latent", "prompt"]
+MethodKind = Literal["latent", "difference of means", "random direction", "random latent", "other concept", "prompt"]
 
 
 class TextQuality(Part):
@@ -94,6 +94,21 @@ class SteeredText(Part):
     before_value: float | None = None
     """Of the goal, where it is a goal on text."""
     after_value: float | None = None
+    example: str = ""
+    """Whose images were given with the prompt."""
+
+
+class FindingRate(Part):
+    """In how many reports of one method and strength a finding is present, as the labeller reads them."""
+
+    method: str
+    strength: float
+    """0: without an edit, the same for all methods."""
+    finding: str
+    family: str
+    """`pathology` or `device`."""
+    rate: MetricValue
+    """Share of the reports, with Wilson's interval."""
 
 
 class OffTarget(Part):
@@ -150,6 +165,8 @@ class SteeringRecord(Record):
     """Kind of baseline to whether the latent does more at equal side effect; None where that cannot be told."""
     texts: list[SteeredText] = Field(default_factory=list)
     off_targets: list[OffTargets] = Field(default_factory=list)
+    findings: list[FindingRate] = Field(default_factory=list)
+    """Of a goal that is a finding: all findings, of every method and strength."""
     notes: list[str] = Field(default_factory=list)
     """What a reader must know: what was not measured and why."""
     settings: dict[str, Any]

@@ -1,0 +1,77 @@
+"""The list of features: filters, order, one part of it; and what can be filtered by.
+
+Owns the meaning of each condition, the same as `Catalogue.search`. Works on the columns in memory; nothing that a user types reaches SQL. Refuses nothing:
+the query was checked when it was made.
+"""
+
+from collections import Counter
+
+import numpy as np
+import pyarrow.compute as pc
+
+from sparselight.interpret.catalogue import SORTS
+from sparselight.interpret.evidence import GRADES
+from sparselight.serve.data.columns import Columns, Peaks, number_or_none
+from sparselight.serve.models import Counted, Facets, FeatureList, FeatureQuery, FeatureRow
+
+DOMAIN_RATIO = 3.0
+
+
+def feature_list(columns: Columns, peaks: Peaks | None, query: FeatureQuery) -> FeatureList:
+    """The part of the features that a query asks for."""
+    order = columns.order(query.sort, query.descending)
+    found = order[selected(columns, query)[order]]
+    rows = found[query.offset:query.offset + query.limit]
+    return FeatureList(total=len(found), offset=query.offset, rows=[feature_row(columns, peaks, int(row)) for row in rows])
+
+
+def selected(columns: Columns, query: FeatureQuery) -> np.ndarray:
+    """Which rows fit all conditions."""
+    mask = np.ones(columns.n, dtype=bool)
+    if query.text.strip():
+        mask &= columns.containing(query.text.strip().lower())
+    if query.label:
+        mask &= pc.or_(pc.equal(columns.kinds, query.label), pc.equal(columns.texts["label"], query.label)).to_numpy(zero_copy_only=False)
+    if query.grade is not None:
+        mask &= columns.grade <= GRADES.index(query.grade)
+    if query.source:
+        mask &= columns.source == (columns.sources.index(query.source) if query.source in columns.sources else -1)
+    if query.explainer:
+        mask &= pc.equal(columns.texts["explainer"], query.explainer).to_numpy(zero_copy_only=False)
+    if query.domain_only:
+        mask &= columns.numbers["domain_ratio"] >= DOMAIN_RATIO
+    if query.supported:
+        mask &= columns.supported
+    if query.min_fire_rate is not None:
+        mask &= columns.numbers["fire_rate"] >= query.min_fire_rate
+    if query.max_fire_rate is not None:
+        mask &= columns.numbers["fire_rate"] <= query.max_fire_rate
+    return mask
+
+
+def feature_row(columns: Columns, peaks: Peaks | None, row: int) -> FeatureRow:
+    """A card as the list shows it."""
+    numbers = {name: values[row] for name, values in columns.numbers.items()}
+    return FeatureRow(
+        source=columns.sources[columns.source[row]], latent=int(columns.latent[row]), grade=GRADES[columns.grade[row]],
+        text=columns.texts["text"][row].as_py(), label=columns.texts["label"][row].as_py(), explainer=columns.texts["explainer"][row].as_py(),
+        f1=number_or_none(numbers["f1"]), f1_low=number_or_none(numbers["f1_low"]), f1_high=number_or_none(numbers["f1_high"]),
+        control_f1_high=number_or_none(numbers["control_f1_high"]), fire_rate=float(numbers["fire_rate"]),
+        domain_fire_rate=float(numbers["domain_fire_rate"]), domain_ratio=float(numbers["domain_ratio"]), max_activation=float(numbers["max_activation"]),
+        n_fires=int(numbers["n_fires"]), supported=bool(columns.supported[row]), peak_tokens=[] if peaks is None else peaks[row],
+    )
+
+
+def facets(columns: Columns) -> Facets:
+    """What the features of a catalogue can be filtered and sorted by, with counts."""
+    rates, fires = columns.numbers["fire_rate"], columns.numbers["fire_rate"] > 0
+    kinds = Counter(kind for kind in columns.kinds.to_pylist() if kind)
+    explainers = Counter(name for name in columns.texts["explainer"].to_pylist() if name)
+    return Facets(
+        n_features=columns.n, sources=[Counted(name=name, n=int((columns.source == number).sum())) for number, name in enumerate(columns.sources)],
+        grades=[Counted(name=name, n=int((columns.grade == number).sum())) for number, name in enumerate(GRADES)],
+        label_kinds=[Counted(name=name, n=n) for name, n in kinds.most_common()],
+        explainers=[Counted(name=name, n=n) for name, n in explainers.most_common()], sorts=list(SORTS),
+        min_fire_rate=float(rates[fires].min()) if fires.any() else 0.0, max_fire_rate=float(rates.max()) if columns.n else 0.0,
+        has_domain=bool((columns.numbers["domain_fire_rate"] > 0).any()),
+    )

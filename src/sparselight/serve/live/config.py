@@ -1,0 +1,31 @@
+"""Limits of the live part: how much one request may ask of the model.
+
+Owns the numbers alone; `inputs.py` and `work.py` keep them. What is beyond a limit is refused and says which one, it is never cut silently.
+"""
+
+from pydantic import Field
+
+from sparselight.config import Config
+
+
+class LiveConfig(Config):
+    """What one live request may ask for."""
+
+    max_chars: int = Field(default=20_000, ge=1)
+    """Longest text or sequence, in characters."""
+    max_tokens: int = Field(default=1024, ge=1)
+    """Longest input as the model sees it, patches of images included, in tokens."""
+    max_history: int = Field(default=200, ge=1)
+    """Longest history, in items."""
+    max_new_tokens: int = Field(default=128, ge=1)
+    """Longest continuation, and most residues that are written anew, in tokens."""
+    max_edits: int = Field(default=32, ge=1)
+    """Most features that are turned together."""
+    max_top: int = Field(default=200, ge=1)
+    """Most features that are given back with their activations."""
+    time_limit_s: float = Field(default=30.0, gt=0)
+    """Longest computation of one request, waiting for earlier ones not counted, in seconds."""
+    max_waiting: int = Field(default=16, ge=1)
+    """Requests that may wait for one model; more are refused."""
+    max_logits: int = Field(default=2**26, ge=1)
+    """Most values of predictions (tokens x vocabulary) that are compared for the KL divergence; above it, it is left out with the reason."""

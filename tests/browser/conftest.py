@@ -1,0 +1,82 @@
+"""A real browser on a real server over small runs. A page that logs an error, opens a dialog or asks any other host for anything fails its test."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live_run import make_live_run
+from watched import WIDE, Watched
+from worded_run import MODALITIES, PNG, hostile, make_worded_run, plain
+
+from sparselight.serve import ServeSettings
+from sparselight.serve.running import Server
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--no-first-run"]
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    found = next((path for path in map(shutil.which, NAMES) if path), None)
+    if found is None:
+        pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed (Debian, Ubuntu: apt install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def live(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server over a run of each modality whose model runs, `text`, `residues`, `items` and `image`; notes are allowed."""
+    folder = tmp_path_factory.mktemp("live")
+    with serving([make_live_run(folder / modality, modality) for modality in MODALITIES], allow_edits=True) as origin:
+        yield origin
+
+
+@pytest.fixture(scope="session")
+def worded(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server over runs of each modality, `hostile-...` with payloads as words, `plain-...` without."""
+    folder = tmp_path_factory.mktemp("worded")
+    words = {"hostile": hostile, "plain": plain}
+    runs = [make_worded_run(folder / f"{name}-{modality}", word, modality) for name, word in words.items() for modality in MODALITIES]
+    for run in runs:
+        (run / "media" / "x.png").write_bytes(PNG)  # the picture of the edit that was tried
+    with serving(runs) as origin:
+        yield origin
+
+
+@contextmanager
+def serving(runs: list[Path], **settings: Any) -> Iterator[str]:
+    server = Server(runs, ServeSettings(port=0, **settings)).start()
+    try:
+        yield server.url.rstrip("/")
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Open]:
+    """Make a page: `open_page(origin, size=..., dark=...)`. At the end no page may have had a fault."""
+    made: list[Watched] = []
+
+    def make(origin: str, size: dict[str, int] = WIDE, dark: bool = False) -> Watched:
+        context = browser.new_context(viewport=size, color_scheme="dark" if dark else "light")
+        context.add_init_script("window.pwned = undefined;")
+        made.append(Watched(context.new_page(), origin))
+        return made[-1]
+
+    yield make
+    ran = [watched.page.evaluate("window.pwned") for watched in made]
+    faults = [fault for watched in made for fault in watched.faults]
+    for watched in made:
+        watched.page.context.close()
+    assert not any(ran)
+    assert faults == []

@@ -1,0 +1,67 @@
+"""Requests made from the OpenAPI schema, and from nothing: no answer is a failure of the server, every refusal has the one form."""
+
+import warnings
+from typing import Any
+
+import hypothesis
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from worded_run import make_worded_run, plain
+
+from sparselight.serve import ServeSettings
+from sparselight.serve.app import create_app
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    schemathesis = pytest.importorskip("schemathesis", reason="schemathesis makes the requests: pip install schemathesis")
+
+EXAMPLES_AN_OPERATION = 12
+QUIET = settings(max_examples=EXAMPLES_AN_OPERATION, deadline=None, derandomize=True, database=None, phases=(Phase.explicit, Phase.generate),
+                 suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(scope="module")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    app = create_app([make_worded_run(tmp_path_factory.mktemp("fuzz") / "run", plain)], ServeSettings(allow_edits=True))
+    return schemathesis.openapi.from_asgi("/api/openapi.json", app, headers={"Host": "127.0.0.1"})
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_requests_from_the_schema(schema: Any) -> None:
+    n_operations = 0
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        n_operations += 1
+
+        @hypothesis.seed(0)
+        @QUIET
+        @given(case=operation.as_strategy())
+        def check(case: Any) -> None:
+            if "run" in case.path_parameters and len(case.path_parameters["run"]) % 4:
+                case.path_parameters["run"] = "run"  # most requests go to a run that is there
+            answer = case.call(headers={"Host": "127.0.0.1"})
+            assert answer.status_code < 500, (case.method, case.formatted_path, case.query, case.body, answer.text[:300])
+            assert "content-security-policy" in {name.lower() for name in answer.headers}
+            if answer.status_code >= 400 and answer.headers["content-type"][0].startswith("application/json"):
+                assert set(answer.json()) == {"asked", "why", "instead"}
+
+        check()
+    assert n_operations >= 8
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@given(target=st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), max_size=40), query=st.text(max_size=40), header=st.binary(max_size=20))
+def test_any_address(connect_once: Any, target: str, query: str, header: bytes) -> None:
+    odd = header.replace(b"\r", b"").replace(b"\n", b"")
+    answer = connect_once.get(f"/{quote(target, safe='/')}?{quote(query, safe='&=', errors='replace')}", headers={"x-odd": odd})
+    assert answer.status_code < 500
+
+
+@pytest.fixture(scope="module")
+def connect_once(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    run = make_worded_run(tmp_path_factory.mktemp("any") / "run", plain)
+    with TestClient(create_app([run]), base_url="http://127.0.0.1", raise_server_exceptions=False, follow_redirects=False) as client:
+        yield client
