@@ -53,7 +53,9 @@ BEHAVIOUR: list[Metric] = [
            "ours, after SAEBench core"),
     Metric("top1_agreement", "Agreement of the likeliest prediction", "share of scored tokens whose likeliest candidate stays the same with x replaced by "
            "x_hat",
-           "higher", "0 .. 1", "ours"),
+           "higher", "0 .. 1", "ours; arXiv 2502.09135 for masked models (sequence reconstruction)"),
+    Metric("top1_accuracy", "Accuracy of the likeliest prediction", "share of scored tokens whose target is the likeliest candidate with x replaced by x_hat",
+           "higher", "0 .. 1", "of hidden residues for protein models, as ESM-2 (Lin et al. 2023)"),
     Metric("hit_rate", "Hit rate", "share of scored tokens whose target ranks among the first k of all candidates", "higher", "0 .. 1",
            "HR@k as RecSAE (arXiv 2411.06112)"),
     Metric("ndcg", "Normalized discounted cumulative gain", "mean over scored tokens of 1[rank <= k] / log2(rank + 1)", "higher", "0 .. 1",
@@ -253,6 +255,9 @@ SITES: dict[str, str] = {
     "PATH:output": "(first) output of the module at PATH",
 }
 
+UNLABELLED = "unlabelled"
+"""Name of the spans whose labels the source says it does not know: no kind of annotation of their own, and left out where absence of a label counts."""
+
 EDIT_OPERATIONS: dict[str, str] = {
     "ablate": "set the latent to 0",
     "ablate_mean": "set the latent to its mean",
@@ -270,18 +275,28 @@ MODALITIES: tuple[str, ...] = ("text", "proteins", "images with text", "recommen
 WORKS: dict[str, dict[str, str]] = {
     "corpus": {"text": "JSONL, Parquet, CSV, text, Hugging Face datasets, Python source; spans and labels",
                "proteins": "FASTA, UniProt, GFF3, residue labels; features as spans, homologs as groups",
+               "images with text": "PNG, JPEG, DICOM with reports: tables, Open-i, MIMIC-CXR, ChestX-ray14, folders; finding labels, boxes, earlier studies",
                "recommenders": "MovieLens, RecBole, ReChorus, CSV, TSV, Parquet; splits in time, k-core; genres, tags, years as spans"},
-    "select": {"text": "BM25 and vectors from seeds, TracIn", "proteins": "vectors from seeds by label", "recommenders": "BM25 over titles"},
+    "select": {"text": "BM25 and vectors from seeds, TracIn", "proteins": "vectors from seeds by label",
+               "images with text": "seeds by finding, BM25 over reports", "recommenders": "BM25 over titles"},
     "harvest": {"text": "causal and masked LMs, encoders", "proteins": "ESM-2 and other masked LMs",
+                "images with text": "LLaVA-type, PaliGemma, Qwen2-VL, Idefics3; language or vision part",
                 "recommenders": "SASRec, TiMiRec, BPR-MF, LightGCN; Cornac and ReChorus models; any PyTorch module"},
-    "train": {"text": "TopK, BatchTopK, Matryoshka, ReLU, JumpReLU, Gated; transcoders; sweeps", "proteins": "as for text", "recommenders": "as for text"},
-    "residual": {"text": "every architecture", "proteins": "as for text", "recommenders": "as for text"},
+    "train": {"text": "TopK, BatchTopK, Matryoshka, ReLU, JumpReLU, Gated; transcoders; sweeps", "proteins": "as for text",
+              "images with text": "as for text", "recommenders": "as for text"},
+    "residual": {"text": "every architecture", "proteins": "as for text", "images with text": "as for text", "recommenders": "as for text"},
     "evaluate": {"text": "reconstruction, behaviour, geometry, probing, absorption, association and more; controls, paired intervals",
                  "proteins": "as for text; association by residue and by domain, published rules beside ours",
+                 "images with text": "reconstruction, behaviour and what else needs no character offsets",
                  "recommenders": "as for text; HR and NDCG with the SAE in place"},
     "explain": {"text": "statistical, held-out, graded beside controls; language models with six scorers",
-                "recommenders": "as for text; concept dictionary with confidence beside controls (Python)"},
+                "proteins": "as for text; annotations of residues, on a structure",
+                "images with text": "as for text; findings, boxes, places of patches; pictures in prompts",
+                "recommenders": "as for text; concept dictionary with confidence beside controls"},
     "intervene": {"text": "ablate, clamp, scale, add, swap; steering studies beside baselines",
-                  "recommenders": "as for text; tuning, debiasing curve, export (Python)"},
-    "report": {"text": "one HTML file", "recommenders": "as for text"},
+                  "proteins": "as for text; sequences written by unmasking, judged beside controls",
+                  "images with text": "as for text; reports steered towards findings, with all other findings counted",
+                  "recommenders": "as for text; tuning, debiasing curve, export"},
+    "report": {"text": "one HTML file; the explorer in the browser, or frozen into one file", "proteins": "as for text",
+               "images with text": "as for text; pictures under heat maps", "recommenders": "as for text; concepts, ranking, lists before and after"},
 }

@@ -49,5 +49,5 @@ def make_result(run: Run, recipe: Recipe) -> Result:
     return Result(
         folder=str(run.folder), stages={stage: run.path(stage).name for stage in run.records}, wall_s=wall_s,
         report=f"{run.path('report').name}/report.html" if finished else None, headline=lines, summaries=dict(summaries),
-        next_command=next_command() if finished else "the same command without --until",
+        next_command=next_command(run.folder) if finished else "the same command without --until",
     )

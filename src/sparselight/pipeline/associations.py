@@ -4,12 +4,14 @@ Owns the reading of the family's table of latents and the split of a stitched SA
 table there are no associations.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from sparselight.records import Association, MetricValue
+from sparselight.records import Association, Card, MetricValue
 
 TABLE = Path("tables") / "association.association_latents.parquet"
 N_SHOWN = 3  # annotations a card
@@ -41,3 +43,9 @@ def read_associations(evaluation: Path, n_latents: dict[str, int]) -> dict[tuple
             kind=row["kind"], label=row["label"], dataset=row["dataset"], level=row["level"], f1=f1, null_f1=row["null_f1_max"] or 0.0, q=row["q_screen"],
             supported=bool(row["associated"])))
     return {key: sorted(listed, key=lambda association: -association.f1.value)[:N_SHOWN] for key, listed in found.items()}
+
+
+def with_associations(cards: Sequence[Card], evaluation: Path) -> list[Card]:
+    """Cards of all latents, source by source in the order in which they are stitched, with what the evaluation found."""
+    found = read_associations(evaluation, dict(Counter(card.source for card in cards)))
+    return [card.model_copy(update={"associations": found.get((card.source, card.latent), [])}) for card in cards]

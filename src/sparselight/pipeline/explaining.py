@@ -8,6 +8,7 @@ other explainers are then carried over for every SAE whose weights are the same.
 import json
 import math
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
@@ -26,9 +27,11 @@ from sparselight.interpret.evidence import domain_ratio, is_supported
 from sparselight.interpret.examples import CoderMaterial, LatentExamples, draw_examples
 from sparselight.interpret.explain import STRONGEST, Extras, iter_cards
 from sparselight.interpret.label_rule import EXPLAINER
+from sparselight.interpret.patches import WholeExamples
 from sparselight.interpret.strongest import load_strongest
 from sparselight.interpret.tokens import SetTokens, make_frame
 from sparselight.pipeline.associations import read_associations
+from sparselight.pipeline.media import RunPictures
 from sparselight.protocols import Progress
 from sparselight.records import Card, InterventionRecord, RunRecord, StageRecord
 
@@ -41,6 +44,7 @@ MODALITIES = {"protein": "residues", "interactions": "items", "image_text": "ima
 SOURCES = {"base": "train", "residual": "residual"}
 """Source of cards to the stage that trained it."""
 DOMAIN_RATIO = 3.0
+_MAKING = threading.Lock()  # threads of one process wait for each other; another process is refused
 
 
 def explain_run(stages: "RunStages", folder: Path, progress: Progress) -> dict[str, Any]:
@@ -58,7 +62,7 @@ def explain_run(stages: "RunStages", folder: Path, progress: Progress) -> dict[s
             controls.append({"source": source, "control": control, "n_explain": round(math.exp(log_n_fires)), "f1": f1})
 
     blocks = iter_cards(coders, stages.token_sets("train"), stages.token_sets("held_out"), stages.site, stages.subject, stages.recipe.explain,
-                        folder / ACTIVATIONS, progress, Extras(with_marks=modality != "text"), note_control)
+                        folder / ACTIVATIONS, progress, Extras(modality != "text", pictures_of(stages)), note_control)
     counts: Counter[str] = Counter()
     grades: dict[str, Counter[str]] = {source: Counter() for source in coders}
     write_catalogue(_counted(blocks, counts, grades), folder, modality, controls)
@@ -81,6 +85,11 @@ def modality_of(stages: "RunStages") -> str:
     return MODALITIES.get(stages.recipe.corpus.kind, "text")
 
 
+def pictures_of(stages: "RunStages") -> RunPictures | None:
+    """The images of a run, where its modality has some."""
+    return RunPictures(stages.run.folder, stages.subject) if modality_of(stages) == "image" else None
+
+
 class ExampleMaker:
     """Draws examples of latents of a finished run, as explainers and scorers need them.
 
@@ -93,10 +102,12 @@ class ExampleMaker:
         explain_sets, score_sets = ([SetTokens.of(token_set) for token_set in stages.token_sets(side)] for side in ("train", "held_out"))
         frame = make_frame(explain_sets, score_sets, config.explain_tokens, config.score_tokens, config.seed)
         self.config, self.modality = config.examples, modality_of(stages)
-        self.windows = Windows([*explain_sets, *score_sets], frame, cache(stages.subject.token_text), config.context_tokens, self.modality != "text")
+        sets, pictures = [*explain_sets, *score_sets], pictures_of(stages)
+        self.windows = Windows(sets, frame, cache(stages.subject.token_text), config.context_tokens, self.modality != "text", pictures)
         coders = {"base": stages.base(), "residual": stages.residual_sae()}
         self.material = {
-            source: CoderMaterial(ActivationCache(folder / source, frame.digest()), partial(load_strongest, folder / source / STRONGEST), directions_of(coder))
+            source: CoderMaterial(ActivationCache(folder / source, frame.digest()), partial(load_strongest, folder / source / STRONGEST), directions_of(coder),
+                                  WholeExamples(source, coder, sets, stages.site).of if pictures else None)
             for source, coder in coders.items()
         }
 
@@ -121,6 +132,11 @@ def run_catalogue(run: str | Path) -> Catalogue:
         raise RunError(asked=f"open the catalogue of {run}", why="its stage explain is not finished",
                        instead=f"run its recipe with --out {run} --until explain")
     path, origin = run / FILE_NAME, _origin(run, record)
+    with _MAKING:
+        return _up_to_date(run, record, origin, path)
+
+
+def _up_to_date(run: Path, record: RunRecord, origin: dict[str, str], path: Path) -> Catalogue:
     if _is_made_of(path, origin):
         return Catalogue(path)
     try:

@@ -22,6 +22,7 @@ from sparselight.interpret.examples import ExamplesConfig
 from sparselight.interpret.llm import Asker, LlmClient, LlmConfig, LlmExplainer, Prompts, Sampling, ScorersConfig
 from sparselight.interpret.llm.job import Job, Named
 from sparselight.interpret.llm.naming import Namer
+from sparselight.interpret.llm.pictures import PromptPictures
 from sparselight.interpret.llm.show import unmarked
 from sparselight.interpret.scorers import ASKS, Vectors, global_deciles, make_scorers, tfidf_vectors
 from sparselight.interpret.scorers.similarity import plain
@@ -146,9 +147,21 @@ class NamingRun:
         asks = self.which != "statistical" or any(name in ASKS for name in settings.scorers.names)
         client = self._stack.enter_context(LlmClient(settings.llm, self.folder / ANSWERS)) if asks else None
         sampling = client.sampling if client else Sampling(settings.llm.max_answer_tokens)
-        explainer = LlmExplainer(settings.llm, prompts, renderer, sampling) if self.which != "statistical" else None
-        scorers = make_scorers(settings.scorers, prompts, renderer, sampling, self._vectors(), self._deciles())
+        pictures = self._pictures()
+        explainer = LlmExplainer(settings.llm, prompts, renderer, sampling, pictures) if self.which != "statistical" else None
+        scorers = make_scorers(settings.scorers, prompts, renderer, sampling, self._vectors(), self._deciles(), pictures)
         return Namer(explainer, scorers, Asker(client, prompts) if client else None, settings.scorers.n_control_latents, settings.scorers.seed)
+
+    def _pictures(self) -> PromptPictures | None:
+        """What a model that takes pictures is shown.
+
+        Raises:
+            ConfigError: when they are asked for, and the run has none.
+        """
+        if self.settings.llm.images and self.examples.modality != "image":
+            raise ConfigError(asked="show pictures to a language model (explain.llm.images)", why=f"the run is of {self.examples.modality}, without images",
+                              instead="leave explain.llm.images out")
+        return PromptPictures(self.folder, self.settings.llm.max_images) if self.settings.llm.images else None
 
     def _vectors(self) -> dict[str, Vectors]:
         names, found = self.settings.scorers.names, {}

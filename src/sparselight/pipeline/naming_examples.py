@@ -21,6 +21,7 @@ from sparselight.interpret.directions import directions_of
 from sparselight.interpret.examples import CoderMaterial, ExamplesConfig, draw_examples
 from sparselight.interpret.explain import STRONGEST
 from sparselight.interpret.llm.job import BATCH_LATENTS
+from sparselight.interpret.patches import WholeExamples
 from sparselight.interpret.renderers import renderer_for
 from sparselight.interpret.strongest import load_strongest, save_strongest
 from sparselight.pipeline.explaining import SOURCES, ExampleMaker
@@ -77,7 +78,8 @@ class RunExamples:
                 alive = np.flatnonzero(sum(reading.n_fires.values()))
                 chosen = np.sort(np.random.default_rng([self.config.seed, number]).permutation(alive)[: -(-n // len(sources))]).tolist()
                 cache = ActivationCache(folders[key], windows.frame.digest())
-                material = CoderMaterial(cache, partial(load_strongest, folders[key] / STRONGEST), directions_of(made[key]))
+                material = CoderMaterial(cache, partial(load_strongest, folders[key] / STRONGEST), directions_of(made[key]),
+                                         WholeExamples(key, made[key], windows.sets, self.stages.site).of if windows.pictures else None)
                 found[key.rpartition(".")[2]] += draw_examples([(key, latent) for latent in chosen], {key: material}, windows, self.config).values()
         return found
 

@@ -29,6 +29,7 @@ from sparselight.pipeline.evaluation_sources import open_run as open_stages
 from sparselight.pipeline.explaining import run_catalogue
 from sparselight.protocols import Example
 from sparselight.records import Card, Condition, Edit, EditSet, Where
+from sparselight.records.display import Shown, drawn
 from sparselight.sae import Sae, load_sae
 from sparselight.store import FolderStore
 from sparselight.subjects import HuggingFaceSubject
@@ -106,6 +107,18 @@ class OpenRun:
             RunError: when its stage explain is not finished.
         """
         return load_catalogue(self.catalogue.path)
+
+    def show(self, n_features: int = 24, features: Sequence[str] = ()) -> Shown:
+        """The run as a notebook shows it: overview, list of features, some of their pages, with search.
+
+        Args:
+            n_features: how many features have a page.
+            features: which have one in any case, such as `base/12`.
+
+        Raises:
+            RunError: when its stage explain is not finished.
+        """
+        return drawn("run", self, n_features=n_features, features=tuple(features))
 
     def edit(
         self, what: Edits | int | Sequence[int | str], operation: str = "ablate", amount: float = 0.0, *, unit: str = "absolute",

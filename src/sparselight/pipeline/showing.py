@@ -5,9 +5,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from sparselight.corpus import ListCorpus
 from sparselight.interpret import domain_cards, is_supported
 from sparselight.intervene import edit_function, edit_result, fire_rates, kl_nats, pick_control
+from sparselight.pipeline.recommender_evidence import read_findings
 from sparselight.protocols import Example, Progress
 from sparselight.records import Card, Edit, EditResult, EvalRecord
 from sparselight.report import ReportData, RunInfo, write_report
@@ -66,6 +69,8 @@ def strongest_effect(subject: HuggingFaceSubject, coder: Sae, card: Card, texts:
     for text in texts:
         batch = subject.prepare([text])
         activations = coder.encode(subject.capture(batch, [site])[site].to(coder.W_dec)).to_dense()[:, card.latent]
+        if text.images and bool((batch.char_start >= 0).any()):
+            activations = torch.where(batch.char_start.to(activations.device) >= 0, activations, -1.0)  # nothing uses predictions at patches of an image
         position = int(activations[:-1].argmax()) if len(activations) > 1 else 0  # the last token has no next one to show
         before, after = (subject.predict(batch, edits)[position:position + 1].log_softmax(-1)
                          for edits in (None, {site: edit_function(ablation(card, site), coder)}))
@@ -101,6 +106,6 @@ def write_run_report(
     data = ReportData(
         run=info, evaluation=evaluation, cards=cards, sae_records=records, logs=logs, selection=summary,
         corpus={**run.records["corpus"].summary, "fingerprint": run.records["corpus"].output}, edits=edits, next_command=next_command, modality=modality,
-        harvest=run.records["harvest"].summary,
+        harvest=run.records["harvest"].summary, recommender=read_findings(run.path("intervene")), folder=run.folder,
     )
     write_report(data, path)

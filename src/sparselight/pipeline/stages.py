@@ -4,9 +4,10 @@
     harvest    general_train/ general_held_out/ domain_train/ domain_held_out/   (activation stores)
     train      sae/, log.jsonl                            residual   sae/, control/sae/, stitched/, log.jsonl
     evaluate   evaluation.json, values.parquet, tables/   explain    catalogue.duckdb, activations/
-    intervene  interventions.json                         report     report.html
+    intervene  interventions.json (more: recommender_evidence)    report     report.html
 """
 
+import shlex
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,9 +21,11 @@ from sparselight.corpus import CLASSES, ListCorpus, load_corpus, source_fingerpr
 from sparselight.errors import CorpusError
 from sparselight.evaluate import Case, Contender, Dataset, run_suite
 from sparselight.interpret import TokenSet, load_catalogue
+from sparselight.pipeline.associations import with_associations
 from sparselight.pipeline.engine import Run, Stage, Watcher
 from sparselight.pipeline.explaining import explain_run, modality_of
 from sparselight.pipeline.recipe import Recipe
+from sparselight.pipeline.recommender_evidence import measure_recommender
 from sparselight.pipeline.recommending import trained_subject, trains_own
 from sparselight.pipeline.selecting import VECTORS_FOLDER, make_selection, stage_inputs
 from sparselight.pipeline.showing import pick_edits, write_run_report
@@ -30,7 +33,7 @@ from sparselight.protocols import Example, Progress
 from sparselight.records import EvalRecord, InterventionRecord
 from sparselight.sae import Sae, load_sae, save_stitched, stitch
 from sparselight.store import FolderStore, harvest
-from sparselight.subjects import HuggingFaceSubject, load_subject
+from sparselight.subjects import HuggingFaceSubject, RecommenderSubject, load_subject
 from sparselight.train import CHANGES_NO_RESULT, TrainConfig, n_latents_for, train_sae
 from sparselight.vocab import STAGES
 
@@ -175,13 +178,14 @@ class RunStages:
         examples = {example.id: example for side in ("train", "held_out") for part in (self.corpus_side(side), self.domain_side(side)) for example in part}
         results = pick_edits(self.subject, coders, cards, examples, self.held_out("general"), self.site, self.recipe.intervene, progress)
         InterventionRecord(results=results).save(folder / "interventions.json")
-        return {"n_edits": len(results)}
+        return {"n_edits": len(results), **(measure_recommender(self, folder, progress) if isinstance(self.subject, RecommenderSubject) else {})}
 
     def report(self, folder: Path, progress: Progress) -> dict[str, Any]:
         evaluation = EvalRecord.load(self.run.path("evaluate") / "evaluation.json")
         edits = InterventionRecord.load(self.run.path("intervene") / "interventions.json").results
-        write_run_report(self.run, self.recipe, evaluation, load_catalogue(self.run.path("explain")), edits,
-                         {"base": self.base(), "residual": self.residual_sae()}, folder / "report.html", next_command(), modality_of(self))
+        cards = with_associations(load_catalogue(self.run.path("explain")), self.run.path("evaluate"))
+        write_run_report(self.run, self.recipe, evaluation, cards, edits,
+                         {"base": self.base(), "residual": self.residual_sae()}, folder / "report.html", next_command(self.run.folder), modality_of(self))
         progress(1, 1)
         return {"bytes": (folder / "report.html").stat().st_size}
 
@@ -231,9 +235,9 @@ def without_llm(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude={"llm", "scorers"})
 
 
-def next_command() -> str:
-    """What to try once a run is complete: the same recipe on one's own text."""
-    return "sparselight run demo --set corpus.kind=text --set corpus.root=FOLDER --set 'select.seeds=[\"FILE.txt\"]' --out runs/mine"
+def next_command(folder: Path) -> str:
+    """What to do once a run is complete: look round in it."""
+    return f"sparselight serve {shlex.quote(str(folder))}"
 
 
 def training(config: TrainConfig) -> dict[str, Any]:

@@ -12,14 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from sparselight.corpus.python_source import token_class_spans
-from sparselight.errors import ConfigError
+from sparselight.errors import ConfigError, CorpusError
 from sparselight.intervene.generated import Annotate
+from sparselight.intervene.reports import annotate_reports
 from sparselight.pipeline.opened import open_run
 from sparselight.protocols import Example
 from sparselight.records import Card
 from sparselight.subjects import HuggingFaceSubject
 
-N_PROMPTS, PROMPT_TOKENS = 10, 16
+PROMPT_TOKENS = 16
+FINDINGS = "FINDINGS:"
 PIECE_TOKENS = 100  # of one held-out example
 
 
@@ -78,13 +80,37 @@ class Place:
 
     @property
     def annotate(self) -> Annotate | None:
-        """For text that nobody wrote: of Python source its token classes."""
-        return annotate_python if self.run.stages.recipe.corpus.kind == "python_source" else None
+        """For text that nobody wrote: of Python source its token classes, of reports their findings."""
+        return {"python_source": annotate_python, "image_text": annotate_reports}.get(self.run.stages.recipe.corpus.kind)
 
-    def prompts(self, seed: int) -> list[str]:
-        """Beginnings of held-out examples."""
-        beginnings = take_tokens(self.subject, self.held_out, N_PROMPTS * PROMPT_TOKENS, seed + 1, most=PROMPT_TOKENS)
-        return [example.text for example in beginnings][:N_PROMPTS]
+    def prompts(self, n: int, seed: int) -> list[str | Example]:
+        """Beginnings of held-out examples; of reports with images what stands before the findings, with the images."""
+        if self.has_images:
+            return list(self.with_images([""], n, seed))
+        beginnings = take_tokens(self.subject, self.held_out, n * PROMPT_TOKENS, seed + 1, most=PROMPT_TOKENS)
+        return list([example.text for example in beginnings][:n])
+
+    @property
+    def has_images(self) -> bool:
+        return self.run.stages.recipe.corpus.kind == "image_text"
+
+    def with_images(self, texts: Sequence[str], n: int, seed: int) -> list[Example]:
+        """Each text with the images of held-out examples in turn; in place of an empty one, the example's own text up to its findings.
+
+        Raises:
+            CorpusError: when no held-out example has an image.
+        """
+        shown = [example for example in self.held_out if example.images]
+        if not shown:
+            raise CorpusError(asked=f"continue reports of {self.folder}", why="no held-out example has an image", instead="give a corpus with images")
+        order = np.random.default_rng(seed + 1).permutation(len(shown))[: max(1, n // len(texts))].tolist()
+        return [replace(shown[index], text=text or before_findings(shown[index].text), spans=()) for text in texts for index in order]
+
+
+def before_findings(text: str) -> str:
+    """A report up to the heading of its findings, that heading included; the heading alone where it has none."""
+    before, heading, _ = text.partition(FINDINGS)
+    return before + heading if heading else FINDINGS
 
 
 def annotate_python(examples: Sequence[Example]) -> list[Example]:
@@ -103,8 +129,9 @@ def take_tokens(subject: HuggingFaceSubject, examples: Sequence[Example], n_toke
         if left <= 0:
             break
         example, batch = examples[index], subject.prepare([examples[index]])
-        if most is not None and batch.n_tokens > most:
-            example = replace(example, text=example.text[:int(batch.char_end[most - 1])], spans=())
+        ends = batch.char_end[batch.char_start >= 0] if example.images else batch.char_end  # patches of an image stand in no text
+        if most is not None and len(ends) > most:
+            example = replace(example, text=example.text[:int(ends[most - 1])], spans=())
         found.append(example)
         left -= min(batch.n_tokens, most or batch.n_tokens)
     return found

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sparselight.corpus.protein.residues import AMINO_ACIDS
 from sparselight.errors import ConfigError
 from sparselight.files import make_folder
 from sparselight.intervene import edit_result
@@ -21,16 +22,19 @@ from sparselight.intervene.search import Candidate, by_association, by_attributi
 from sparselight.intervene.study import steer_study
 from sparselight.intervene.study_setting import Setting, SteerConfig
 from sparselight.pipeline.explaining import run_catalogue
-from sparselight.pipeline.steer_place import N_PROMPTS, Place, take_tokens
-from sparselight.protocols import Progress, no_progress
+from sparselight.pipeline.sequence_steering import written_pairs
+from sparselight.pipeline.steer_place import Place, take_tokens
+from sparselight.protocols import Example, Progress, no_progress
 from sparselight.records import Card, Edit, Part, SteeredText, SteeringRecord
 from sparselight.report.steering import write_study
+from sparselight.subjects import MaskedLM
 
 FOLDER = "steering"
 DOSE = re.compile(r"([+-]?\d+(?:\.\d+)?)\s*(x?)")
 UNIT = "q99"
 SEARCH_TOKENS = 20_000
 ATTRIBUTION_TOKENS = 1_000
+N_IMAGES = 3  # held-out examples whose images a prompt is continued for
 
 
 class SteerResult(Part):
@@ -106,7 +110,7 @@ def dose(text: str) -> tuple[float, str]:
 
 def steer_texts(place: Place, source: str, latent: int, operation: str, amount: str, prompts: Sequence[str], on: str = "all", n_tokens: int = 60,
                 n_seeds: int = 1, temperature: float = 0.0, seed: int = 0) -> SteerResult:
-    """Continue prompts without and with the edit.
+    """Continue prompts without and with the edit; a masked language model fills in the masks of each, or as many masks as a prompt says.
 
     Raises:
         ConfigError: without a prompt, for a feature that does not exist, for several seeds at temperature 0.
@@ -118,13 +122,23 @@ def steer_texts(place: Place, source: str, latent: int, operation: str, amount: 
                           instead="give one with --prompt 'import ', or a full study with --study")
     if n_seeds > 1 and temperature == 0:
         raise ConfigError(asked=f"draw {n_seeds} texts a prompt", why="temperature 0 makes them all alike", instead="give --temperature 0.7, or one seed")
+    if isinstance(place.subject, MaskedLM) and on in ("prompt", "last"):
+        raise ConfigError(asked=f"edit the {on} tokens of a sequence", why="a masked language model fills in masks anywhere in it, not after a prompt",
+                          instead="use --on all, or --on generated for what is written")
     number, unit = dose(amount) if operation != "ablate" else (0.0, "absolute")
     if unit != "absolute" and operation == "scale":
         raise ConfigError(asked=f"scale by {amount}", why="a factor has no unit", instead=f"write --scale {number:g}")
     edit = place.run.edit(f"{source}/{latent}", operation, number, unit=unit, where="counted" if on == "all" else on)
     made = edit.edits.edits[0]
-    pairs = edit.generate(prompts, n_tokens, temperature, range(seed, seed + n_seeds))
-    texts = [SteeredText(prompt=prompts[first.prompt], seed=first.seed, strength=number, before=first.text, after=second.text) for first, second in pairs]
+    if isinstance(place.subject, MaskedLM):
+        allowed = AMINO_ACIDS if place.run.stages.recipe.corpus.kind == "protein" else None
+        texts = written_pairs(place.subject, prompts, edit.functions, number, n_seeds, temperature, seed, allowed)
+    else:
+        given = place.with_images(prompts, N_IMAGES * len(prompts), seed) if place.has_images else list(prompts)
+        pairs = edit.generate(given, n_tokens, temperature, range(seed, seed + n_seeds))
+        shown = [(one.text, one.id) if isinstance(one, Example) else (one, "") for one in given]
+        texts = [SteeredText(prompt=shown[first.prompt][0], example=shown[first.prompt][1], seed=first.seed, strength=number, before=first.text,
+                             after=second.text) for first, second in pairs]
     return SteerResult(run=str(place.folder), feature=card.key, title=title_of(card), edit=made.model_dump(mode="json"), texts=texts,
                        reference=made.scales[0] if made.scales else None,
                        next_command=f"sparselight steer {place.folder} --feature {latent} --source {source} --study")
@@ -141,7 +155,7 @@ def study_run(place: Place, source: str, latent: int, config: SteerConfig, goal:
     setting = Setting(
         subject=subject, coder=place.run.sae(source), site=place.site, source=source, latent=latent, goal=chosen, fit=fit,
         general=place.general_sample(config.general_tokens, config.seed),
-        prompts=tuple(prompts) or (tuple(place.prompts(config.seed)) if can_generate(subject) else ()), title=title_of(card),
+        prompts=tuple(given_prompts(place, prompts, config)) if prompts or can_generate(subject) else (), title=title_of(card),
         titles={other.latent: title_of(other) for other in place.cards if other.source == source}, annotate=place.annotate,
     )
     study = steer_study(setting, config, progress)
@@ -152,6 +166,13 @@ def study_run(place: Place, source: str, latent: int, config: SteerConfig, goal:
     keep_on_card(place, card, study, setting)
     return StudyResult(folder=str(folder), page=str(folder / "steering.html"), record=str(folder / "steering.json"), study=study,
                        next_command=f"sparselight steer {place.folder} --find '{card.explanation.text if card.explanation else 'key'}'")
+
+
+def given_prompts(place: Place, prompts: Sequence[str], config: SteerConfig) -> Sequence[str | Example]:
+    """Prompts that were given, of a run with images with those of held-out examples; where none was given, beginnings of held-out examples."""
+    if not prompts:
+        return place.prompts(config.n_prompts, config.seed)
+    return place.with_images(prompts, config.n_prompts, config.seed) if place.has_images else list(prompts)
 
 
 def keep_on_card(place: Place, card: Card, study: SteeringRecord, setting: Setting) -> bool:
@@ -230,7 +251,7 @@ def make_plan(place: Place, what: str, source: str, latent: int, config: SteerCo
     if what == "texts":
         return SteerPlan(what=what, feature=card.key, prompts=n_prompts, passed_tokens=0, out=None,
                          generated_tokens=2 * n_prompts * config.n_seeds * config.n_tokens)
-    n_prompts = n_prompts or N_PROMPTS
+    n_prompts = n_prompts or config.n_prompts
     generated = (1 + n_doses) * n_prompts * config.n_seeds * config.n_tokens
     folder = out or place.folder / FOLDER / f"{source}-{latent}-{config.operation}"
     return SteerPlan(what=what, feature=card.key, prompts=n_prompts, generated_tokens=generated, out=str(folder),

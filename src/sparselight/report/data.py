@@ -5,9 +5,11 @@ number that would have come from there, and nothing else. Refuses nothing: check
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sparselight.records import Card, EditResult, EvalRecord, SaeRecord
+from sparselight.report.recommender import RecommenderFindings
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,5 +48,9 @@ class ReportData:
     """What to run next, as typed in a terminal."""
     modality: str = "text"
     """How contexts are shown (`interpret.renderers`)."""
+    recommender: RecommenderFindings | None = None
+    """Concepts, lists and curves of a recommender; None for other subjects."""
+    folder: Path | None = None
+    """Of the run, where its pictures lie; None: pages go without."""
     harvest: dict[str, Any] = field(default_factory=dict)
     """Stored tokens: general_train_tokens, domain_train_tokens, general_held_out_tokens, domain_held_out_tokens, bytes are read."""

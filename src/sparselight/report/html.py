@@ -19,6 +19,8 @@ from sparselight.report import figures, prose
 from sparselight.report.data import ReportData
 from sparselight.report.headline import COLUMNS, headline_sentences, interval_sentence, key_numbers, subject_sentence, table_rows
 from sparselight.report.numbers import percent
+from sparselight.report.pictures import InlinePictures
+from sparselight.report.recommender import recommender_values
 from sparselight.report.run_picture import run_picture
 from sparselight.report.select_cards import best_cards, enriched_cards, tally
 from sparselight.report.views import anchors_of, card_view, edit_view
@@ -58,8 +60,10 @@ def environment() -> Environment:
 
 def page_values(data: ReportData, n_contexts: int) -> dict[str, Any]:
     """All that the templates refer to."""
-    best = [card_view(card, "best", n_contexts, data.modality) for card in best_cards(data.cards)]
-    added, known = ([card_view(card, "domain", n_contexts, data.modality) for card in enriched_cards(data.cards, source)] for source in ("residual", "base"))
+    address = None if data.folder is None else InlinePictures(data.folder)
+    best = [card_view(card, "best", n_contexts, data.modality, address) for card in best_cards(data.cards)]
+    added, known = ([card_view(card, "domain", n_contexts, data.modality, address) for card in enriched_cards(data.cards, source)]
+                    for source in ("residual", "base"))
     by_key, anchors = {card.key: card for card in data.cards}, anchors_of(best, [*added, *known])
     counts = tally(data.cards)
     n_supported, n_added = sum(item.n_supported for item in counts), sum(item.n_domain for item in counts if item.source == "residual")
@@ -73,9 +77,11 @@ def page_values(data: ReportData, n_contexts: int) -> dict[str, Any]:
         "subject_sentence": subject_sentence(data.evaluation),
         "figures": page_figures(data), "terms": [str(term) for term in data.selection.get("terms") or []], "seeds": prose.seeds(data),
         "groups": list(data.selection.get("groups") or data.selection.get("groups_held_out") or []),
-        "best": best, "added": added, "known": known, "tally": counts, "edits": [edit_view(result, by_key, anchors, data.modality) for result in data.edits],
+        "best": best, "added": added, "known": known, "tally": counts,
+        "edits": [edit_view(result, by_key, anchors, data.modality, address) for result in data.edits],
         "metrics": list(METRICS.values()), "min_f1": f"{MIN_F1:g}", "limits": prose.limits(data), "provenance": prose.provenance(data),
         "recipe_toml": prose.recipe_toml(data.run.recipe), "next_command": data.next_command, "has_residual": "residual" in data.sae_records,
+        "recommender": recommender_values(data.recommender, data.evaluation),
     }
 
 

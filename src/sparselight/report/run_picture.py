@@ -4,6 +4,8 @@ Drawn twice from one description: wide, with a lane for general text and one for
 phone. The style sheet shows one of them.
 """
 
+from collections.abc import Mapping
+
 from markupsafe import Markup
 
 from sparselight.report.data import ReportData
@@ -37,10 +39,15 @@ NARROW: dict[str, Box] = {
 }
 
 
-def run_picture(data: ReportData, wide: bool) -> Markup:
-    """Draw the run."""
+def run_picture(data: ReportData, wide: bool, words: Mapping[str, list[str]] | None = None) -> Markup:
+    """Draw the run.
+
+    Args:
+        words: what to say of each stage, where the data holds no cards to count.
+    """
     name, boxes, size = ("run-wide", WIDE, (1044.0, 208.0)) if wide else ("run-narrow", NARROW, (340.0, 750.0))
-    words, wall_s = stage_words(data), data.run.wall_s
+    here, wall_s = words is None, data.run.wall_s
+    words = stage_words(data) if words is None else words
     longest = max(wall_s.values(), default=0.0) or 1.0
     body = [_arrow(boxes[start], boxes[end]) for start, end in ARROWS]
     for stage in STAGES:
@@ -49,7 +56,7 @@ def run_picture(data: ReportData, wide: bool) -> Markup:
         spent = wall_s.get(stage)
         body += [rect(x, y, width, height, css, 8), text(x + 10, y + 20, TITLES[stage], "strong small")]
         body += [text(x + 10, y + 37 + 15 * index, entry, "tiny") for index, entry in enumerate(words[stage])]
-        body.append(text(x + 10, y + height - 12, "this page" if stage == "report" and spent is None else seconds(spent), "tiny muted"))
+        body.append(text(x + 10, y + height - 12, "this page" if here and stage == "report" and spent is None else seconds(spent), "tiny muted"))
         body.append(rect(x + 1, y + height - 6, (width - 2) * (spent or 0) / longest, 4, "time", 2))
     parts = "; ".join(f"{TITLES[stage]}: {', '.join([*words[stage], seconds(wall_s.get(stage))])}" for stage in STAGES)
     return frame(name, "Picture of the run", parts, size, body)
@@ -61,7 +68,7 @@ def stage_words(data: ReportData) -> dict[str, list[str]]:
     coders = {row.coder for row in data.evaluation.rows if row.coder not in REFERENCES}
     held_out = sum(data.evaluation.n_tokens.values())
     words = {
-        "corpus": [_with(data.corpus.get("n_groups"), words_of(data.run.recipe).groups.split()[0]), _with(data.corpus.get("n_examples"), "examples")],
+        "corpus": [_with(data.corpus.get("n_groups"), words_of(data.run.recipe).groups.split()[-1]), _with(data.corpus.get("n_examples"), "examples")],
         "select": [_with(data.selection.get("n_examples"), "examples"), _with(data.selection.get("n_tokens"), "tokens")],
         "harvest": _harvest_words(harvest),
         "evaluate": [_with(len(coders), "coders"), _with(held_out, "held-out"), "tokens"],

@@ -4,13 +4,13 @@ Owns what is left out so that the page keeps its size: windows are cut to a few 
 shortened, and only so many contexts of a card are shown.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from sparselight.interpret import domain_ratio
-from sparselight.interpret.renderers import renderer_for, visible
+from sparselight.interpret.renderers import ImageRenderer, renderer_for, visible
 from sparselight.records import Card, Context, EditResult, Evidence, MetricValue
 from sparselight.report.figures import f1_strip
 from sparselight.report.numbers import count, fixed, interval, number, percent, with_interval
@@ -23,6 +23,8 @@ MAX_TOKEN_CHARS = 60
 OPEN_CONTEXTS = 4
 MAX_PROMOTED = 8
 SPACE = "\u2423"
+Address = Callable[[str], str]
+"""Where a page finds a picture, from its path relative to the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +93,16 @@ def _counts(evidence: Evidence) -> str:
     return f"above the threshold of {number(evidence.threshold)} on {count(evidence.n_fires)} held-out tokens, {count(evidence.n_labelled)} carry the label"
 
 
-def card_view(card: Card, place: str, n_contexts: int, modality: str = "text") -> CardView:
+def card_view(card: Card, place: str, n_contexts: int, modality: str = "text", address: Address | None = None) -> CardView:
     """Prepare a card.
 
     Args:
         place: the list it stands in; makes its anchor unique.
         n_contexts: the most contexts to show, hidden ones included.
         modality: how contexts are shown.
+        address: of pictures; without it, their path relative to the run.
     """
-    contexts = [context_view(context, modality) for context in card.contexts[:n_contexts]]
+    contexts = [context_view(context, modality, address) for context in card.contexts[:n_contexts]]
     evidence = card.evidence
     scores = [] if evidence is None else [
         ("F1, held out", number(evidence.f1.value), interval(evidence.f1)),
@@ -113,7 +116,7 @@ def card_view(card: Card, place: str, n_contexts: int, modality: str = "text") -
         name=shorten(card.explanation.text, 160) if card.explanation else "no explanation found",
         label=shorten(visible(card.explanation.label), 80) if card.explanation else "",
         grade=card.grade, grade_why=card.grade_why, scores=scores,
-        counts="" if evidence is None else _counts(evidence),
+        counts=". ".join([*([] if evidence is None else [_counts(evidence)]), *annotation_words(card)]),
         fires_general=percent(card.fire_rate), fires_domain=percent(card.domain_fire_rate),
         ratio=f"{number(ratio, 2)}\u00d7" if ratio < 1000 else "over 1000\u00d7",
         promotes=[token_text(token) for token in card.promotes[:MAX_PROMOTED]], suppresses=[token_text(token) for token in card.suppresses[:MAX_PROMOTED]],
@@ -121,17 +124,28 @@ def card_view(card: Card, place: str, n_contexts: int, modality: str = "text") -
     )
 
 
-def context_view(context: Context, modality: str = "text") -> ContextView:
+def annotation_words(card: Card) -> list[str]:
+    """The annotation of spans that a card fits best, where the evaluation searched for such, with its held-out F1 and the largest one of shuffled labels."""
+    best = max((one for one in card.associations if one.supported and one.level == "spans"), key=lambda one: one.f1.value, default=None)
+    if best is None:
+        return []
+    label = best.label if best.kind == best.label else f"{best.kind} {best.label}"
+    return [f"Annotation that fits best ({best.dataset}): {shorten(visible(label), 60)}, F1 held out {with_interval(best.f1)}; shuffled labels at most "
+            f"{number(best.null_f1)}"]
+
+
+def context_view(context: Context, modality: str = "text", address: Address | None = None) -> ContextView:
     """Cut a context to its window (a picture stays whole) and render it. The renderer escapes: what it returns is safe markup."""
     before, after = WINDOWS.get(modality, WINDOW)
     start, stop = (0, len(context.tokens)) if context.grid else (max(0, context.peak - before), context.peak + after + 1)
+    renderer = ImageRenderer(address) if modality == "image" else renderer_for(modality)
     window = context.model_copy(update={
         "tokens": [shorten(token, MAX_TOKEN_CHARS) for token in context.tokens[start:stop]], "activations": context.activations[start:stop],
         "marks": context.marks[start:stop], "peak": context.peak - start, "start": context.start + start})
-    return ContextView(shorten(context.group, 80), Markup(renderer_for(modality).html(window)))
+    return ContextView(shorten(context.group, 80), Markup(renderer.html(window)))
 
 
-def edit_view(result: EditResult, cards: Mapping[str, Card], anchors: Mapping[str, str], modality: str = "text") -> EditView:
+def edit_view(result: EditResult, cards: Mapping[str, Card], anchors: Mapping[str, str], modality: str = "text", address: Address | None = None) -> EditView:
     """Prepare an edit.
 
     Args:
@@ -150,7 +164,7 @@ def edit_view(result: EditResult, cards: Mapping[str, Card], anchors: Mapping[st
     ]
     name = shorten(card.explanation.text, 160) if card and card.explanation else f"latent {result.card}"
     return EditView(
-        card=result.card, name=name, anchor=anchors.get(result.card), what=_what(result), context=context_view(result.context, modality),
+        card=result.card, name=name, anchor=anchors.get(result.card), what=_what(result), context=context_view(result.context, modality, address),
         actual=token_text(result.next_actual) if result.next_actual else "", rows=rows, kl=number(result.kl_nats),
         side_effect=with_interval(result.side_effect_kl_nats), control=with_interval(result.control_kl_nats), verdict=_verdict(result),
     )

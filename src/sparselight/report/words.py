@@ -4,7 +4,7 @@ Owns the table. Formulas, units and the words of the glossary (token, latent, fe
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -34,7 +34,7 @@ TEXT = Words()
 BY_KIND: Mapping[str, Words] = {
     "python_source": TEXT, "text": TEXT, **{kind: Words(groups="groups") for kind in ("jsonl", "json", "parquet", "csv", "tsv", "hf_dataset")},
     "brat": Words(groups="documents"), "conll": Words(groups="documents"),
-    "protein": Words("proteins", "proteins or clusters of them", True, "residue", "residue at a hidden position", "The sequence has"),
+    "protein": Words("proteins", "proteins", True, "residue", "residue at a hidden position", "The sequence has"),
     "interactions": Words("histories", "users", True, "item of a history", "next item", "The user went on with"),
     "image_text": Words("studies", "patients", True, "image patch or word piece", "next token", "The report goes on with"),
 }
@@ -43,4 +43,9 @@ BY_KIND: Mapping[str, Words] = {
 def words_of(recipe: Mapping[str, Any]) -> Words:
     """The words for a run by its resolved recipe."""
     corpus = recipe.get("corpus")
-    return BY_KIND.get(str(corpus.get("kind", "")), TEXT) if isinstance(corpus, Mapping) else TEXT
+    if not isinstance(corpus, Mapping):
+        return TEXT
+    words, protein = BY_KIND.get(str(corpus.get("kind", "")), TEXT), corpus.get("protein")
+    if words.groups == "proteins" and isinstance(protein, Mapping) and (protein.get("clusters") or protein.get("cluster_identity")):
+        return replace(words, groups="homology clusters")
+    return words
