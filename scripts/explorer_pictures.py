@@ -1,4 +1,4 @@
-"""Make the pictures of docs/guides/explorer.md from a run folder: `python scripts/explorer_pictures.py RUN [--out docs/images]`.
+"""Make the pictures of docs/guides/explorer.md from a run folder: `python scripts/explorer_pictures.py RUN [--out docs/images] [--feature base/12]`.
 
 The run is served on this machine and looked at with the Chromium that is installed; nothing is changed in it but the layout of its map (RUN/explorer). Each
 picture is a PNG with a palette of at most 128 colors. Refuses: a machine without Chromium, a picture above 150 kB.
@@ -20,6 +20,7 @@ from sparselight.serve.running import Server
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MOST_BYTES = 150_000
+FULL_LIST = 8  # features of the domain; fewer do not make a picture of a list
 COLORS = (128, 64, 32)
 WAIT_MS = 180_000
 
@@ -59,7 +60,7 @@ def draw_lasso(page: Any) -> None:
 
 PICTURES = (
     Picture("overview", "", "svg.run-wide", (1200, 900)),
-    Picture("features", "/features?supported=true&domain_only=true", "#list .space ~ .frow a"),
+    Picture("features", "/features?supported=true{domain}", "#list .space ~ .frow a"),
     Picture("feature", "/features/{best}", "[role=tab]", (1200, 900)),
     Picture("map", "/map?color=domain", "canvas[data-points]", act=draw_lasso),
     Picture("try", "/try?edits={best}:clamp:{amount}:absolute", "#outcome .side, #outcome .tokens-table", (1200, 1000), act=show_outcome),
@@ -90,10 +91,16 @@ def small(png: bytes) -> bytes:
     sys.exit(f"a picture takes {len(made):,} bytes even in {COLORS[-1]} colors: make it smaller")
 
 
-def best_feature(data: Any, run: str) -> dict[str, str]:
-    """The domain's feature with the highest F1, or any latent where there is none, and a strong amount of it."""
-    row = [*data.features(run, sort="f1", domain_only=True, supported=True, limit=1).rows, *data.features(run, limit=1).rows][0]
-    return {"best": f"{row.source}/{row.latent}", "amount": f"{1.5 * row.max_activation:.0f}"}
+def shown(data: Any, run: str, feature: str | None) -> dict[str, str]:
+    """What pictures show: a feature (where none is given the domain's with the highest F1, else any with evidence), a strong amount of it, a list."""
+    domain = data.features(run, sort="f1", domain_only=True, supported=True, limit=1)
+    if feature:
+        source, _, latent = feature.partition("/")
+        chosen = data.feature(run, source, int(latent))
+    else:
+        chosen = [*domain.rows, *data.features(run, sort="f1", supported=True, limit=1).rows, *data.features(run, limit=1).rows][0]
+    return {"best": f"{chosen.source}/{chosen.latent}", "amount": f"{1.5 * chosen.max_activation:.0f}",
+            "domain": "&domain_only=true" if domain.total >= FULL_LIST else ""}
 
 
 def main() -> None:
@@ -101,6 +108,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--prefix", default="explorer")
+    parser.add_argument("--feature", help="the one to show, such as base/12")
     parser.add_argument("--only", nargs="*", help="names of pictures")
     given = parser.parse_args()
     found = next((path for path in map(shutil.which, NAMES) if path), None)
@@ -112,7 +120,7 @@ def main() -> None:
     server = Server([given.run], ServeSettings(port=0)).start()
     try:
         run = server.app.state.data.run_list().runs[0].id
-        best = best_feature(server.app.state.data, run)
+        names = shown(server.app.state.data, run, given.feature)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
             for picture in PICTURES:
@@ -121,7 +129,7 @@ def main() -> None:
                 width, height = picture.size
                 page = browser.new_page(viewport={"width": width, "height": height}, color_scheme="dark" if picture.dark else "light")
                 page.set_default_timeout(WAIT_MS)
-                made = small(take(page, picture, f"{server.url}runs/{run}{picture.path.format(**best)}"))
+                made = small(take(page, picture, f"{server.url}runs/{run}{picture.path.format(**names)}"))
                 path = given.out / f"{given.prefix}-{picture.name}.png"
                 path.write_bytes(made)
                 print(f"{path}: {len(made):,} bytes")

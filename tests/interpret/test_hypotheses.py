@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sparselight.interpret.hypotheses import describe, find_families, make_hypotheses
+from sparselight.interpret.hypotheses import Family, describe, find_families, make_hypotheses
 from sparselight.interpret.tokens import SetSlice, TokenFrame, sample_examples
 from sparselight.protocols import Example, Span
 
@@ -142,6 +142,8 @@ def test_hypotheses_need_more_than_one_group():
     ("position", "text", "3", "token 3 of an example"),
     ("line", "text", "def", "on lines whose first word is `def`"),
     ("token_class", "span", "docstring", "docstring"),
+    ("transmembrane region", "span", "helix", "transmembrane region: helix"),
+    ("signal peptide", "span", "signal peptide", "signal peptide"),
     ("package", "label", "asyncio", "anywhere in package asyncio"),
     ("behind", "conjunction", "(\n", "right after the token `(\\n`"),
     ("near", "conjunction", "socket", "up to 8 words after `socket`"),
@@ -151,6 +153,11 @@ def test_hypotheses_need_more_than_one_group():
 ])
 def test_descriptions(name, kind, value, text):
     assert describe(name, kind, value) == text
+
+
+def test_pieces_of_one_letter_are_called_letters():
+    hypotheses = make_hypotheses([Family("piece", "text", np.array([0, 1, 0]), ("a", "c"))], np.array([0, 1, 2]), 3, 1, 1)
+    assert set(hypotheses.texts) == {"the letter `A`", "the letter `C`"}
 
 
 def test_sample_takes_whole_examples_from_every_group_first():

@@ -83,7 +83,8 @@ def make_hypotheses(families: Sequence[Family], group: Int[np.ndarray, " token"]
         number = np.full(len(family.values) + 1, NO_VALUE, dtype=np.int32)  # the last entry serves the code -1
         number[kept] = len(labels) + np.arange(len(kept))
         labels += [f"{family.name}={family.values[value]}" for value in kept]
-        texts += [describe(family.name, family.kind, family.values[value]) for value in kept]
+        are_letters = family.name == "piece" and all(len(value) == 1 for value in family.values)
+        texts += [f"the letter `{family.values[value].upper()}`" if are_letters else describe(family.name, family.kind, family.values[value]) for value in kept]
         ranks += [rank] * len(kept)
         first_slots += [sum(len(rows) for rows in slots)] * len(kept)
         widths += [len(codes)] * len(kept)
@@ -107,8 +108,9 @@ def _often_enough(codes: Int[np.ndarray, "slot token"], group: Codes, n_values: 
 def describe(name: str, kind: str, value: str) -> str:
     """A hypothesis in plain words."""
     shown = visible_breaks(value)
-    if kind == "span":
-        return shown.replace("_", " ")
+    if kind == "span":  # a name of several words says what the value is one of: transmembrane region: helix
+        phrase, said = name.replace("_", " "), shown.replace("_", " ")
+        return f"{phrase}: {said}" if " " in name and phrase != said else said
     if kind == PICTURE:
         return "any patch of the picture"
     if kind == "box":
