@@ -19,6 +19,7 @@ from sparselight.report.data import ReportData, RunInfo
 from sparselight.report.headline import COLUMNS, headline_sentences, interval_sentence, key_numbers, subject_sentence, table_rows
 from sparselight.report.numbers import compact, count, interval, number, percent
 from sparselight.report.run_picture import TITLES, run_picture, stage_words
+from sparselight.report.words import words_of
 from sparselight.serve.data.columns import Columns
 from sparselight.serve.data.features import DOMAIN_RATIO
 from sparselight.serve.data.served import ServedRun, read_json
@@ -54,7 +55,7 @@ def overview(run: ServedRun, columns: Columns | None, problem: str = "") -> Over
     saes, record = sae_records(run), run.record
     data = report_data(run, evaluation, saes)
     words = stage_words(data) | {"explain": explain_words(columns), "intervene": intervene_words(run)}
-    finished = run.finished()
+    speech, finished = words_of(record.recipe), run.finished()
     last = next((found for stage in reversed(finished) if (found := run.stage(stage)) is not None), None)
     n_supported = int(columns.supported.sum()) if columns else 0
     return Overview(
@@ -63,13 +64,13 @@ def overview(run: ServedRun, columns: Columns | None, problem: str = "") -> Over
             StageView(name=stage, title=TITLES[stage], is_finished=stage in finished, wall_s=record.wall_s.get(stage), words=words[stage] if stage in finished
                       else []) for stage in STAGES
         ],
-        headline=headline_sentences(evaluation) if evaluation.rows else [], notes=evaluation.notes,
+        headline=headline_sentences(evaluation, speech) if evaluation.rows else [], notes=evaluation.notes,
         key_numbers=[KeyNumberView(title=one.title, value=one.value, note=one.note)
                      for one in key_numbers(evaluation, n_supported, n_domain_supported(columns, "residual"))] if columns and evaluation.rows else [],
         columns=[HeadlineColumn(dataset=column.dataset, metric=column.metric, title=column.title) for column in COLUMNS] if evaluation.rows else [],
         rows=[HeadlineRow(coder=row.coder, is_control=row.is_control, cells=[MetricCell(value=cell.value, interval=cell.interval) for cell in row.cells])
               for row in table_rows(evaluation)],
-        interval_sentence=interval_sentence(evaluation, evaluation.n_bootstrap or None) if evaluation.rows else "",
+        interval_sentence=interval_sentence(evaluation, evaluation.n_bootstrap or None, speech) if evaluation.rows else "",
         subject_sentence=subject_sentence(evaluation), metrics=[metric_view(row) for row in evaluation.rows],
         differences=[metric_view(row) for row in evaluation.differences], n_features=columns.n if columns else 0,
         n_explained=int(columns.has_explanation.sum()) if columns else 0, n_supported=n_supported, n_domain_supported=n_domain_supported(columns),

@@ -8,7 +8,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from sparselight.errors import RunError, SparselightError
@@ -178,8 +178,9 @@ class ServedRun:
 
     @property
     def subject(self) -> str:
-        """The model under study, as the recipe names it."""
-        return str(self.setting("subject.source") or "")
+        """The model under study as the recipe names it; of an absolute path its end, which says enough."""
+        source = PurePath(str(self.setting("subject.source") or ""))
+        return "/".join(source.parts[-2:]) if source.is_absolute() else str(self.setting("subject.source") or "")
 
     def stamp(self) -> Any:
         """What changes when a stage is finished or the catalogue is replaced."""
