@@ -97,11 +97,11 @@ def test_a_lasso_makes_a_list_with_a_link(live: str, open_page: Any) -> None:
     everything = int(page.locator("canvas").get_attribute("data-points"))
     page.click("#lasso")
     box = page.locator("canvas").bounding_box()
-    left, top = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(left - 130, top - 130)
+    left, right, top, bottom = box["x"] + 2, box["x"] + box["width"] / 2, box["y"] + 2, box["y"] + box["height"] - 2
+    page.mouse.move(left, top)  # the left half: some point is the leftmost, some the rightmost
     page.mouse.down()
-    for x, y in ((130, -130), (130, 130), (-130, 130)):
-        page.mouse.move(left + x, top + y, steps=4)
+    for x, y in ((right, top), (right, bottom), (left, bottom)):
+        page.mouse.move(x, y, steps=4)
     page.mouse.up()
     watched.until("document.querySelector('#picked-title').textContent === 'In the lasso'")
     picked = page.locator("#picked-count").inner_text()

@@ -2,6 +2,7 @@
 
 import warnings
 from typing import Any
+from urllib.parse import quote
 
 import hypothesis
 import pytest

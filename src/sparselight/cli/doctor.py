@@ -29,6 +29,7 @@ PURPOSES = {
     "pillow": "PNG and JPEG images of corpora (corpus.kind = \"image_text\")", "pydicom": "their DICOM images",
     "biopython": "UniProt flat files as corpora (corpus.kind = \"protein\")",
     "httpx2": "asking language models (explain --endpoint)",
+    "fastapi": "the explorer (sparselight serve)", "uvicorn": "its server",
     "tensorboard": "curves of a training (train.log_to)",
     "cornac": "recommenders trained by Cornac as subjects (subjects.from_cornac)",
     "bm25s": "choosing domain text by BM25 (select.retrieve)", "faiss-cpu": "inner products of vectors (select.search = \"faiss\")",

@@ -43,8 +43,8 @@ def read_chain(path: Path, chain: str = "") -> Chain:
         raise ConfigError(asked=asked, why=f"the ending {path.suffix!r} is none of {', '.join(PARSERS)}", instead="give a PDB or mmCIF file, not compressed")
     try:
         from Bio import PDB
-        from Bio.PDB.PDBExceptions import PDBConstructionException
         from Bio.Data.PDBData import protein_letters_3to1_extended
+        from Bio.PDB.PDBExceptions import PDBConstructionException
     except ImportError:
         raise MissingExtraError(package="biopython", extra="protein", asked="read structures") from None
     try:
