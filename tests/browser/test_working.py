@@ -20,7 +20,7 @@ def test_search_filters_order_and_the_way_back(live: str, open_page: Any) -> Non
     watched.until("[...document.querySelectorAll('#list .c-id')].every(one => one.textContent.includes('residual'))")
     page.click('[data-sort="fire_rate"] button')
     page.wait_for_url(re.compile("sort=fire_rate"))
-    assert page.locator('[data-sort="fire_rate"]').get_attribute("aria-sort") == "descending"
+    watched.until("document.querySelector('[data-sort=fire_rate]').getAttribute('aria-sort') === 'descending'")
     listed = page.url
     page.go_back()
     watched.until("document.querySelector('[data-sort=fire_rate]').getAttribute('aria-sort') === 'none'")
@@ -76,7 +76,7 @@ def test_contexts_are_tabs_with_links(worded: str, open_page: Any) -> None:
     assert page.locator('[role="tabpanel"]:visible').get_attribute("id") == "contexts-1"
     page.reload()
     page.wait_for_selector("#contexts-1")
-    assert page.locator('[role="tab"][aria-selected="true"]').get_attribute("id") == "tab-1"
+    watched.until("document.querySelector('[role=tab][aria-selected=true]')?.id === 'tab-1'")
 
 
 def test_notes_are_kept(live: str, open_page: Any) -> None:
@@ -108,8 +108,7 @@ def test_a_lasso_makes_a_list_with_a_link(live: str, open_page: Any) -> None:
     assert 0 < int(picked.split(" ")[0]) < everything
     page.wait_for_url(re.compile("lasso="))
     page.reload()
-    page.wait_for_selector("canvas[data-points]")
-    assert page.locator("#picked-count").inner_text() == picked
+    watched.until("text => document.querySelector('#picked-count')?.innerText === text", picked)
     page.select_option("#color", "fire_rate")
     page.focus("canvas")
     page.keyboard.press("+")
@@ -176,8 +175,8 @@ def test_two_saes_are_compared(live: str, open_page: Any) -> None:
     page = watched.go("/runs/text/compare", '#counts [role="tab"]')
     page.click("#kind-unique_a")
     page.wait_for_url(re.compile("kind=unique_a"))
+    watched.until("document.querySelector('#kind-unique_a').getAttribute('aria-selected') === 'true'")
     page.wait_for_selector(".pair")
-    assert page.locator("#kind-unique_a").get_attribute("aria-selected") == "true"
     page.go_back()
     watched.until("document.querySelector('#kind-unique_a').getAttribute('aria-selected') === 'false'")
     page.select_option("#b", "items:base")
