@@ -134,7 +134,7 @@ def test_typed_text_lights_features_and_a_knob_changes_what_is_written(live: str
     page.wait_for_selector(".side.after .written")
     before = page.locator("#outcome").inner_text()
     page.locator('.knob input[type="number"]').fill("3")
-    watched.until("before => document.querySelector('#outcome').innerText !== before", arg=before)
+    watched.until("before => document.querySelector('#outcome').innerText !== before && !document.querySelector('#outcome[aria-busy]')", arg=before)
     link = page.url
     assert "edits=" in link and "text=" in link.partition("#")[2]
     after = page.locator(".side.after .written").inner_text()
