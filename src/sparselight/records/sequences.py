@@ -4,7 +4,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from sparselight.records.base import MetricValue, Part, Record
+from sparselight.records.base import MetricValue, Part
+from sparselight.records.steering import EditStudy
 
 ArmKind = Literal["no edit", "latent", "random latent", "random direction", "other concept"]
 
@@ -64,23 +65,10 @@ class SequenceJudge(Part):
     recall: float | None = None
 
 
-class SequenceSteeringRecord(Record):
+class SequenceSteeringRecord(EditStudy):
     """A study of one edit on written sequences."""
 
     KIND: ClassVar[str] = "sequence steering study"
-    name: str
-    """Of its folder."""
-    subject: str
-    site: str
-    source: str
-    latent: int
-    title: str
-    """The latent's explanation; empty where it has none."""
-    operation: str
-    reference: float
-    """Activation of the latent that strength 1 stands for."""
-    reference_what: str
-    goal: str
     judge: SequenceJudge
     arms: list[SequenceArm]
     """Without an edit first, then by strength."""

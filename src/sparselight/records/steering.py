@@ -136,10 +136,9 @@ class OffTargets(Part):
     largest: list[OffTarget]
 
 
-class SteeringRecord(Record):
-    """A study of one edit."""
+class EditStudy(Record):
+    """What every study of one latent's edit says of it."""
 
-    KIND: ClassVar[str] = "steering study"
     name: str
     """Of its folder."""
     subject: str
@@ -154,6 +153,12 @@ class SteeringRecord(Record):
     """Activation of the latent that strength 1 stands for."""
     reference_what: str
     goal: str
+
+
+class SteeringRecord(EditStudy):
+    """A study of one edit."""
+
+    KIND: ClassVar[str] = "steering study"
     goal_on: Literal["predictions", "text"]
     goal_unit: str
     wants: Literal["more", "less"]

@@ -224,8 +224,8 @@ def _notes(same_subject: bool, sides: Sequence[tuple[str, Side]]) -> list[str]:
 
 def _subject(run: ServedRun) -> str:
     """The run's subject, by what its stores were made with."""
-    stage = run.stage("harvest")
-    return str(stage.config.get("fingerprint") or run.subject) if stage is not None else run.subject
+    stage, named = run.stage("harvest"), str(run.setting("subject.source") or "")
+    return str(stage.config.get("fingerprint") or named) if stage is not None else named
 
 
 def _counts(cosine: Float[np.ndarray, " pair"], a: Side, b: Side, matched_from: float, drifted_from: float) -> Counts:

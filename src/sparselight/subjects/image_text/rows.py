@@ -19,6 +19,7 @@ from sparselight.subjects.config import TokenSettings
 from sparselight.subjects.image_text.config import ImageTextConfig
 from sparselight.subjects.image_text.families import Grid, Llava, Row
 from sparselight.subjects.image_text.prompt import Prompt
+from sparselight.subjects.image_text.regions import Region, covered
 from sparselight.subjects.rows import RowBuilder, Stretch
 from sparselight.subjects.tokens import Frame
 
@@ -197,6 +198,22 @@ class ImageTextRows(RowBuilder):
         start = np.asarray(self.frame.start, np.int64)
         own = np.full(len(start), self.policy.count_specials)
         return np.concatenate([start, ids]), np.concatenate([own, counts]), np.concatenate([np.zeros((len(start), 2), np.int64), offsets])
+
+
+class PatchGrids:
+    """What both parts of a vision-language model say of where its patches lie. Of subjects with a family and rows of images."""
+
+    family: Llava
+    _tokens: ImageTextRows
+
+    def patch_grids(self, examples: Sequence[Example]) -> list[list[Grid]]:
+        """Rows and columns of each image's tokens, which stand row by row from the upper left, whether they count or not."""
+        return [[self._tokens.grid(image) for image in self._tokens.images(example)] for example in examples]
+
+    def patch_regions(self, examples: Sequence[Example]) -> list[list[Region]]:
+        """The part of each image, in fractions of it, that its grid covers; below 0 or above 1 where the model sees padding."""
+        settings = self.family.processor.to_dict()
+        return [[covered(settings, *self._tokens.size(image)) for image in self._tokens.images(example)] for example in examples]
 
 
 def open_pixels(image: Image) -> Any:

@@ -18,17 +18,16 @@ from sparselight.subjects.config import TokenSettings
 from sparselight.subjects.families import Layout, lay_out
 from sparselight.subjects.hugging_face import output_layer
 from sparselight.subjects.image_text.config import ImageTextConfig
-from sparselight.subjects.image_text.families import Grid, Llava, Row, family_of
+from sparselight.subjects.image_text.families import Llava, Row, family_of
 from sparselight.subjects.image_text.prompt import make_prompt
-from sparselight.subjects.image_text.regions import Region, covered
-from sparselight.subjects.image_text.rows import BLANK_SIZE, ImageTextRows, blank
+from sparselight.subjects.image_text.rows import BLANK_SIZE, ImageTextRows, PatchGrids, blank
 from sparselight.subjects.probe import SAME_FRAC
 from sparselight.subjects.rows import Stretch
 
 NO_PROMPT: Row = {"n_prompt": torch.tensor(0)}
 
 
-class ImageText(CausalLM):
+class ImageText(PatchGrids, CausalLM):
     """The language part of a vision-language model with its processor, as `protocols.Subject`.
 
     Args:
@@ -54,15 +53,6 @@ class ImageText(CausalLM):
     def scored(self, batch: Batch) -> Bool[Tensor, " token"]:
         """Which counted tokens have a loss: those of the text. Nothing predicts image tokens."""
         return super().scored(batch) & (batch.token_id != self.family.image_token_id)
-
-    def patch_grids(self, examples: Sequence[Example]) -> list[list[Grid]]:
-        """Rows and columns of each image's tokens, which stand row by row from the upper left, whether they count or not."""
-        return [[self._tokens.grid(image) for image in self._tokens.images(example)] for example in examples]
-
-    def patch_regions(self, examples: Sequence[Example]) -> list[list[Region]]:
-        """The part of each image, in fractions of it, that its grid covers; below 0 or above 1 where the model sees padding."""
-        settings = self.family.processor.to_dict()
-        return [[covered(settings, *self._tokens.size(image)) for image in self._tokens.images(example)] for example in examples]
 
     def d_site(self, site: str) -> int:
         """Width of the vectors at a site.

@@ -22,8 +22,7 @@ from sparselight.subjects.hugging_face import HuggingFaceSubject
 from sparselight.subjects.image_text.config import ImageTextConfig
 from sparselight.subjects.image_text.families import Grid
 from sparselight.subjects.image_text.prompt import Prompt
-from sparselight.subjects.image_text.regions import Region, covered
-from sparselight.subjects.image_text.rows import BLANK_SIZE, NO_OFFSET, ImageTextRows, blank, open_pixels
+from sparselight.subjects.image_text.rows import BLANK_SIZE, NO_OFFSET, ImageTextRows, PatchGrids, blank, open_pixels
 from sparselight.subjects.image_text.subject import image_token, make_family
 from sparselight.subjects.places import passing_batch
 from sparselight.subjects.probe import Probe
@@ -72,7 +71,7 @@ class PatchRows(ImageTextRows):
         return Stretch(number, np.full(n, self.family.image_token_id), counts, np.full((n, 2), NO_OFFSET), pixels, (image.sha256 or image.path,))
 
 
-class VisionEncoder(HuggingFaceSubject):
+class VisionEncoder(PatchGrids, HuggingFaceSubject):
     """The vision encoder of a vision-language model, as `protocols.Subject` without predictions.
 
     Args:
@@ -96,15 +95,6 @@ class VisionEncoder(HuggingFaceSubject):
     def n_tokens(self, examples: Sequence[Example]) -> list[int]:
         """Patches of each example's images."""
         return self._tokens.sizes(examples)
-
-    def patch_grids(self, examples: Sequence[Example]) -> list[list[Grid]]:
-        """Rows and columns of each image's patches, which stand row by row from the upper left."""
-        return [[self._tokens.grid(image) for image in self._tokens.images(example)] for example in examples]
-
-    def patch_regions(self, examples: Sequence[Example]) -> list[list[Region]]:
-        """The part of each image, in fractions of it, that its grid covers; below 0 or above 1 where the model sees padding."""
-        settings = self.family.processor.to_dict()
-        return [[covered(settings, *self._tokens.size(image)) for image in self._tokens.images(example)] for example in examples]
 
     def d_site(self, site: str) -> int:
         """Width of the vectors at a site.
