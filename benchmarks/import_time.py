@@ -1,6 +1,7 @@
 """What `import sparselight` costs beside `import torch`: fresh processes, interleaved, medians of the ratios within a round.
 
-Goal: `import sparselight` <= 1.5 x `import torch`. Run: `python benchmarks/import_time.py [ROUNDS]`; writes results/import_time.json.
+The public functions import their stage when they are called, so the stages are measured too. Goal: `import sparselight` <= 1.5 x `import torch`.
+Run: `python benchmarks/import_time.py [ROUNDS]`; writes results/import_time.json.
 """
 
 import json
@@ -21,6 +22,8 @@ STATEMENTS = {
     "torch": "import torch",
     "sparselight": "import sparselight",
     "sparselight_api": "from sparselight import evaluate, explain, harvest, load_corpus, load_sae, load_subject, run, select, steer, train",
+    "every_stage": "import " + ", ".join(f"sparselight.{name}" for name in (  # what their first calls import in all
+        "corpus", "subjects", "select", "store", "sae.formats", "train", "evaluate", "interpret", "intervene", "pipeline")),
 }
 CHILD = "import time; began = time.perf_counter(); {statement}; print(time.perf_counter() - began)"
 

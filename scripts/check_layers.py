@@ -13,7 +13,7 @@ from typing import NamedTuple
 PACKAGE = "sparselight"
 # From left to right; a module imports its own row and the rows above it.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "files", "config", "vocab", "records", "protocols"),
+    ("errors", "files", "places", "config", "vocab", "records", "protocols"),
     ("corpus",), ("select",), ("subjects",), ("kernels",), ("store",), ("sae",), ("train",), ("evaluate",), ("interpret",), ("intervene",), ("report",),
     ("pipeline",), ("serve",), ("api",), ("cli",), ("__init__", "__main__"),
 )

@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from docs_live import live_settings_block
 from docs_performance import performance_page
+from docs_safety import explorer_safety_block
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -200,8 +202,10 @@ def import_time_block() -> str:
     """The import benchmark in one line."""
     result = json.loads((ROOT / "benchmarks" / "results" / "import_time.json").read_text())
     seconds, ratios = result["median_s"], result["median_ratio_to_torch"]
+    stages = f", the stages that they import when called {ratios['every_stage']:.2f} x" if "every_stage" in ratios else ""
     return (f"`import sparselight` takes {seconds['sparselight']:.3f} s, `import torch` {seconds['torch']:.2f} s; all public functions together "
-            f"{ratios['sparselight_api']:.2f} x `import torch` (median of {result['n_rounds']} rounds; {result['machine']}; Python {result['python']}).")
+            f"{ratios['sparselight_api']:.2f} x `import torch`{stages} "
+            f"(median of {result['n_rounds']} rounds; {result['machine']}; Python {result['python']}).")
 
 
 def sites_block() -> str:
@@ -342,7 +346,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "demo_subject": demo_subject_block, "demo_headline": demo_headline_block, "demo_table": demo_table_block, "demo_seeds": demo_seeds_block,
     "works": works_block, "import_time": import_time_block,
     "sites": sites_block, "edits": edits_block, "terms": terms_block, "architectures": architectures_block,
-    "report_labels": report_labels_block,
+    "report_labels": report_labels_block, "live_settings": live_settings_block, "explorer_safety": explorer_safety_block,
 }
 
 

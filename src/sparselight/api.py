@@ -1,68 +1,49 @@
-"""The public functions, one a stage: the same code that `sparselight run` calls, on objects instead of run folders."""
+"""The public functions, one a stage: the same code that `sparselight run` calls, on objects instead of run folders.
 
+Each imports its stage when it is called, so that a program pays only for what it uses; what a stage gives as it is stands in `FROM`.
+"""
+
+from __future__ import annotations
+
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparselight.config import load_toml
-from sparselight.corpus import CorpusConfig, ListCorpus
-from sparselight.corpus import load_corpus as _load_corpus
-from sparselight.corpus.protein.fetch import Form, UniprotRequest
-from sparselight.corpus.protein.fetch import fetch_uniprot as _fetch_uniprot
 from sparselight.errors import ConfigError
-from sparselight.evaluate import Case, Contender, Dataset, EvaluateConfig, run_suite
-from sparselight.evaluate.planted import PlantedConfig, PlantedData
-from sparselight.evaluate.planted import plant as _plant
-from sparselight.evaluate.sequences import summarize_sequences
-from sparselight.interpret import ExplainConfig, TokenSet
-from sparselight.interpret import explain as _explain
-from sparselight.interpret.item_concepts import ItemConceptsConfig, make_candidates, members_of
-from sparselight.interpret.item_concepts import concept_dictionary as _concept_dictionary
-from sparselight.intervene import edit_function, editing, generate_with, unmask
-from sparselight.intervene.concept_tuning import TuningConfig
-from sparselight.intervene.concept_tuning import tune_concept as _tune_concept
-from sparselight.intervene.goal_forms import parse_goal
-from sparselight.intervene.goals import Goal
-from sparselight.intervene.sequence_goals import SequenceGoal, sequence_goal
-from sparselight.intervene.sequence_study import SequenceSetting, SequenceSteerConfig, study_sequences
-from sparselight.intervene.study import steer_study as _steer_study
-from sparselight.intervene.study_setting import Setting, SteerConfig
-from sparselight.pipeline import Result, load_recipe, run_pipeline
-from sparselight.pipeline.comparison import compare as _compare
-from sparselight.pipeline.comparison import write as write_comparison
-from sparselight.pipeline.embedding import TextVectors
-from sparselight.pipeline.evaluation_sources import bare_examples
-from sparselight.pipeline.layers import measure_layers
-from sparselight.pipeline.naming import NamingRun, Which
-from sparselight.pipeline.naming_result import NamingResult
-from sparselight.pipeline.opened import open_run
-from sparselight.pipeline.recipe import find_recipe
-from sparselight.pipeline.specialise.running import SpecialiseResult, SpecialiseRun
-from sparselight.pipeline.structure import view_structure
-from sparselight.pipeline.train_recipe import merged
-from sparselight.pipeline.tuning import TuneConfig, TuneResult, Tuning
 from sparselight.protocols import Example, Progress, no_progress
 from sparselight.records import Card, Condition, Edit, EditSet, EvalRecord, SequenceSteeringRecord, SteeringRecord, UniprotFetch, Where
-from sparselight.records.item_concepts import ConceptDictionaryRecord, LatentConcept
-from sparselight.records.tuning import TuningRecord
-from sparselight.report.compare_data import Comparison
-from sparselight.sae import Sae, graft, stitch
-from sparselight.sae.formats import export_sae, load_sae
-from sparselight.sae.formats.wrap import sae_from_arrays, wrap_coder
-from sparselight.select import SelectConfig, select_examples
 from sparselight.serve import notebook as _notebook  # noqa: F401  (draws what show() gives)
-from sparselight.serve.frozen import freeze
-from sparselight.serve.running import Server, serve_beside
-from sparselight.serve.settings import ServeSettings
-from sparselight.store import FolderStore, HarvestConfig
-from sparselight.store import harvest as _harvest
-from sparselight.subjects import HuggingFaceSubject, MaskedLM, RecommenderConfig, RecommenderSubject, SubjectConfig
-from sparselight.subjects import load_subject as _load_subject
-from sparselight.subjects import train_recommender as _train_recommender
-from sparselight.train import TrainConfig, influence, train_sae
-from sparselight.train import train_many as _train_many
+
+if TYPE_CHECKING:
+    from sparselight.corpus import ListCorpus
+    from sparselight.corpus.protein.fetch import Form
+    from sparselight.evaluate.planted import PlantedData
+    from sparselight.evaluate.sequences import summarize_sequences
+    from sparselight.intervene import editing, generate_with, unmask
+    from sparselight.intervene.goals import Goal
+    from sparselight.intervene.sequence_goals import SequenceGoal
+    from sparselight.pipeline import Result
+    from sparselight.pipeline.layers import measure_layers
+    from sparselight.pipeline.naming import Which
+    from sparselight.pipeline.naming_result import NamingResult
+    from sparselight.pipeline.opened import open_run
+    from sparselight.pipeline.specialise.running import SpecialiseResult
+    from sparselight.pipeline.structure import view_structure
+    from sparselight.pipeline.tuning import TuneResult
+    from sparselight.records.item_concepts import ConceptDictionaryRecord, LatentConcept
+    from sparselight.records.tuning import TuningRecord
+    from sparselight.report.compare_data import Comparison
+    from sparselight.sae import Sae, graft, stitch
+    from sparselight.sae.formats import export_sae, load_sae
+    from sparselight.sae.formats.wrap import sae_from_arrays, wrap_coder
+    from sparselight.serve.frozen import freeze
+    from sparselight.serve.running import Server
+    from sparselight.store import FolderStore
+    from sparselight.subjects import HuggingFaceSubject, MaskedLM, RecommenderSubject
+    from sparselight.train import influence
 
 __all__ = [
     "Condition", "Edit", "EditSet", "Where", "compare", "concept_dictionary", "editing", "evaluate", "explain", "export_sae", "fetch_uniprot", "freeze",
@@ -70,42 +51,70 @@ __all__ = [
     "sae_from_arrays", "select", "serve", "specialise", "steer", "steer_sequences", "steer_study", "stitch", "summarize_sequences", "train", "train_many",
     "train_recommender", "tune", "tune_concept", "unmask", "view_structure", "wrap_coder",
 ]
+FROM = {
+    "editing": "intervene", "export_sae": "sae.formats", "freeze": "serve.frozen", "generate_with": "intervene", "graft": "sae", "influence": "train",
+    "load_sae": "sae.formats", "measure_layers": "pipeline.layers", "open_run": "pipeline.opened", "sae_from_arrays": "sae.formats.wrap", "stitch": "sae",
+    "summarize_sequences": "evaluate.sequences", "unmask": "intervene", "view_structure": "pipeline.structure", "wrap_coder": "sae.formats.wrap",
+}
+"""Public functions that are a stage's own, and its module."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"sparselight.{FROM[name]}"), name)
 
 
 def load_subject(source: str = "demo", **settings: Any) -> HuggingFaceSubject:
     """Load the model under study: `demo`, a Hugging Face name, or a folder. Settings are those of `subject` in a recipe."""
-    return _load_subject(SubjectConfig.parse({"source": source, **settings}, "subject"))
+    from sparselight.subjects import SubjectConfig
+    from sparselight.subjects import load_subject as load
+
+    return load(SubjectConfig.parse({"source": source, **settings}, "subject"))
 
 
 def load_corpus(root: str = "stdlib", **settings: Any) -> ListCorpus:
     """Read a corpus: `stdlib` or a folder. Settings are those of `corpus` in a recipe."""
-    return _load_corpus(CorpusConfig.parse({"root": root, **settings}, "corpus"))
+    from sparselight.corpus import CorpusConfig
+    from sparselight.corpus import load_corpus as load
+
+    return load(CorpusConfig.parse({"root": root, **settings}, "corpus"))
 
 
 def fetch_uniprot(
     out: str | Path, query: str = "", *, ids: Sequence[str] = (), form: Form = "txt", max_entries: int | None = None, progress: Progress = no_progress,
 ) -> UniprotFetch:
     """Fetch entries of UniProt by a query or by ids into one file that `load_corpus` reads; called again, it fetches what is missing."""
-    return _fetch_uniprot(UniprotRequest(query, ids, form, max_entries), Path(out), progress)
+    from sparselight.corpus.protein.fetch import UniprotRequest
+    from sparselight.corpus.protein.fetch import fetch_uniprot as fetch
+
+    return fetch(UniprotRequest(query, ids, form, max_entries), Path(out), progress)
 
 
 def select(
-    corpus: ListCorpus, subject: HuggingFaceSubject, seeds: Sequence[str] = (), max_tokens: int = 200_000, site: str = HarvestConfig().site, **settings: Any,
+    corpus: ListCorpus, subject: HuggingFaceSubject, seeds: Sequence[str] = (), max_tokens: int = 200_000, site: str | None = None, **settings: Any,
 ) -> ListCorpus:
     """The examples of a corpus that are most like the seeds, up to a budget in tokens. Settings are those of `select` in a recipe.
 
     Args:
-        site: where activations are taken for `retrieve=["dense"]` with the subject's own vectors.
+        site: where activations are taken for `retrieve=["dense"]` with the subject's own vectors; the one that a recipe harvests by default if not given.
     """
+    from sparselight.pipeline.embedding import TextVectors
+    from sparselight.select import SelectConfig, select_examples
+    from sparselight.store import HarvestConfig
+
     config = SelectConfig.parse({"seeds": list(seeds), "max_tokens": max_tokens, **settings}, "select")
-    vectors = TextVectors(config, subject, site) if "dense" in config.retrieve else None
+    vectors = TextVectors(config, subject, site or HarvestConfig().site) if "dense" in config.retrieve else None
     return corpus.subset(sorted(select_examples(corpus, config, subject.n_tokens, vectors=vectors).examples))
 
 
 def harvest(subject: HuggingFaceSubject, corpus: ListCorpus, site: str, folder: str | Path, progress: Progress = no_progress, **settings: Any) -> FolderStore:
     """Store the activations of a corpus at a site; an interrupted store in that folder is gone on with."""
+    from sparselight.store import HarvestConfig
+    from sparselight.store import harvest as store_activations
+
     config = HarvestConfig.parse({"site": site, **settings}, "harvest")
-    return _harvest(subject, corpus.examples, [site], folder, config, corpus.fingerprint(), progress)
+    return store_activations(subject, corpus.examples, [site], folder, config, corpus.fingerprint(), progress)
 
 
 def plant(folder: str | Path, recipe: str | Path | None = None, progress: Progress = no_progress, **settings: Any) -> PlantedData:
@@ -114,8 +123,13 @@ def plant(folder: str | Path, recipe: str | Path | None = None, progress: Progre
     Args:
         recipe: a TOML file, or one of recipes/synthetic by name (`hierarchies`, `wide`, `dark`); settings given by keyword come after it.
     """
+    from sparselight.config import load_toml
+    from sparselight.evaluate.planted import PlantedConfig
+    from sparselight.evaluate.planted import plant as make
+    from sparselight.pipeline.recipe import find_recipe
+
     table = {} if recipe is None else load_toml(find_recipe(recipe, "synthetic"))
-    return _plant(PlantedConfig.parse({**table, **settings}, "plant"), Path(folder), progress)
+    return make(PlantedConfig.parse({**table, **settings}, "plant"), Path(folder), progress)
 
 
 def train(
@@ -128,6 +142,8 @@ def train(
         init: go on from this SAE (fine-tuning); what the settings leave open, architecture and width first, is taken from it.
         silent: where `silent_frac` of each batch comes from: rows on which a residual SAE shall give back 0.
     """
+    from sparselight.train import TrainConfig, train_sae
+
     config = TrainConfig.parse(settings, "train")
     return train_sae(store, None, site or only_site(store), config, Path(folder), store.manifest.subject, base, progress, init=init, silent=silent)
 
@@ -147,9 +163,13 @@ def train_many(
         init: an SAE to go on from, for all or for some by name.
         silent: as for `train`, one for all.
     """
+    from sparselight.pipeline.train_recipe import merged
+    from sparselight.train import TrainConfig
+    from sparselight.train import train_many as train_all
+
     configs = {name: TrainConfig.parse(merged(settings, changes), f"sweep.{name}") for name, changes in sweep.items()}
     first = next(iter(store.values())) if isinstance(store, Mapping) else store
-    return _train_many(store, None, site or only_site(first), configs, Path(folder), first.manifest.subject, base, progress, inits=init, silent=silent)
+    return train_all(store, None, site or only_site(first), configs, Path(folder), first.manifest.subject, base, progress, inits=init, silent=silent)
 
 
 def evaluate(
@@ -167,6 +187,9 @@ def evaluate(
         suite: `core`, `full`, or families of metrics, joined by commas (docs/reference/metrics.md).
         folder: where record, tables and finished families are kept; the same call again measures only what is missing.
     """
+    from sparselight.evaluate import Case, Contender, Dataset, EvaluateConfig, run_suite
+    from sparselight.pipeline.evaluation_sources import bare_examples
+
     site, fit = site or only_site(store), fit or {}
     config = EvaluateConfig.parse({"suite": suite, **settings}, "evaluate")
     cases = {}
@@ -188,9 +211,12 @@ def compare(*places: str | Path, out: str | Path | None = None, anyway: bool = F
         out: where comparison.html, comparison.json and comparison.parquet are written; nowhere if not given.
         anyway: compare also what was not measured alike; nothing is paired across it then.
     """
-    comparison = _compare([str(place) for place in places], anyway)
+    from sparselight.pipeline.comparison import compare as side_by_side
+    from sparselight.pipeline.comparison import write
+
+    comparison = side_by_side([str(place) for place in places], anyway)
     if out is not None:
-        write_comparison(comparison, Path(out))
+        write(comparison, Path(out))
     return comparison
 
 
@@ -204,17 +230,20 @@ def explain(
         explain_on, score_on: stores by name (`general`, `domain`); no example may stand on both sides.
         corpus: holds the examples of all the stores.
     """
+    from sparselight.interpret import ExplainConfig, TokenSet
+    from sparselight.interpret import explain as make_cards
+
     by_id = {example.id: example for example in corpus}
     site = site or only_site(next(iter(explain_on.values())))
 
     def sets(stores: Mapping[str, FolderStore]) -> list[TokenSet]:
         result = []
         for name, store in stores.items():
-            examples = corpus.annotate([by_id[identifier] for identifier in store.examples().column("id").to_pylist()])
-            result.append(TokenSet(name, store, np.arange(store.n_tokens), {example.id: example for example in examples}))
+            examples = {identifier: by_id[identifier] for identifier in store.examples().column("id").to_pylist()}
+            result.append(TokenSet(name, store, np.arange(store.n_tokens), examples, corpus.annotate))
         return result
 
-    return _explain(coders, sets(explain_on), sets(score_on), site, subject, ExplainConfig.parse(settings, "explain"), progress)
+    return make_cards(coders, sets(explain_on), sets(score_on), site, subject, ExplainConfig.parse(settings, "explain"), progress)
 
 
 def name_latents(
@@ -230,6 +259,8 @@ def name_latents(
         recipe: recsae, maira2, contrastive, or a TOML file.
         overrides: `explain.llm.max_cost=2`, ...
     """
+    from sparselight.pipeline.naming import NamingRun
+
     with NamingRun(run, which=explainer, scorers=scorers, latents=latents, top=top, grade=grade, source=source, endpoint=endpoint, model=model, recipe=recipe,
                    overrides=overrides) as naming:
         return naming.run(progress)
@@ -248,6 +279,8 @@ def specialise(
         base: a base SAE in place of the run's, or of one to be trained.
         variants, budgets: the settings of `specialise` by these names.
     """
+    from sparselight.pipeline.specialise.running import SpecialiseRun
+
     given = {"run": None if run is None else str(run), "base": None if base is None else str(base)}
     return SpecialiseRun(str(source), out=None if out is None else Path(out), overrides=overrides, variants=variants, budgets=budgets, **given).run(progress)
 
@@ -261,6 +294,8 @@ def steer(
     Args:
         site: where the SAE was trained; needed only for an SAE without a sparselight.json.
     """
+    from sparselight.intervene import edit_function
+
     site = site or (sae.record.site if sae.record else None)
     if site is None:
         raise ConfigError(asked="steer with this SAE", why="it does not say at which site it was trained", instead="give site=, such as 'resid_post.2'")
@@ -280,11 +315,15 @@ def steer_study(
         goal: as on the command line (`tokens: key`), a goal of `sparselight.intervene.goals`, or None for what follows where the latent fires.
         prompts: what is continued; without them no text is generated.
     """
+    from sparselight.intervene.goal_forms import parse_goal
+    from sparselight.intervene.study import steer_study as study
+    from sparselight.intervene.study_setting import Setting, SteerConfig
+
     config, site = SteerConfig.parse(settings, "steer"), site or (sae.record.site if sae.record else None)
     if site is None:
         raise ConfigError(asked="steer with this SAE", why="it does not say at which site it was trained", instead="give site=, such as 'resid_post.2'")
     chosen = parse_goal(goal, subject, site, fit) if isinstance(goal, str) else goal
-    return _steer_study(Setting(subject, sae, site, "sae", latent, chosen, fit, general, prompts, title), config, progress)
+    return study(Setting(subject, sae, site, "sae", latent, chosen, fit, general, prompts, title), config, progress)
 
 
 def steer_sequences(
@@ -299,6 +338,9 @@ def steer_sequences(
         natural: held-out proteins, on which the judge is tried.
         other: the latent of another concept, to compare with.
     """
+    from sparselight.intervene.sequence_goals import sequence_goal
+    from sparselight.intervene.sequence_study import SequenceSetting, SequenceSteerConfig, study_sequences
+
     config, site = SequenceSteerConfig.parse(settings, "steer"), site or (sae.record.site if sae.record else None)
     if site is None:
         raise ConfigError(asked="steer with this SAE", why="it does not say at which site it was trained", instead="give site=, such as 'resid_post.2'")
@@ -308,6 +350,8 @@ def steer_sequences(
 
 def run(recipe: str | Path, out: str | Path, overrides: Sequence[str] = ()) -> Result:
     """Run a whole recipe (`demo`, or a TOML file) in a folder; finished stages are skipped."""
+    from sparselight.pipeline import load_recipe, run_pipeline
+
     return run_pipeline(load_recipe(recipe, overrides), Path(out))
 
 
@@ -317,6 +361,9 @@ def serve(*runs: str | Path, **settings: Any) -> Server:
     Returns:
         The server, running: its `url`, and `stop()`; it also stops at the end of a `with` block and with the program.
     """
+    from sparselight.serve.running import serve_beside
+    from sparselight.serve.settings import ServeSettings
+
     return serve_beside([Path(run) for run in runs], ServeSettings.parse({"port": 0, **settings}, "serve"))
 
 
@@ -329,7 +376,10 @@ def only_site(store: FolderStore) -> str:
 
 def train_recommender(corpus: ListCorpus, folder: str | Path, progress: Progress = no_progress, **settings: Any) -> RecommenderSubject:
     """Train a recommender on a corpus of interactions; settings are those of `subject.recommender` in a recipe."""
-    return _train_recommender(corpus, folder, RecommenderConfig.parse(settings, "subject.recommender"), progress)
+    from sparselight.subjects import RecommenderConfig
+    from sparselight.subjects import train_recommender as train_model
+
+    return train_model(corpus, folder, RecommenderConfig.parse(settings, "subject.recommender"), progress)
 
 
 def concept_dictionary(
@@ -337,7 +387,10 @@ def concept_dictionary(
     **settings: Any,
 ) -> ConceptDictionaryRecord:
     """What the latents of a recommender's SAE stand for in items, with confidence on other users, beside controls. Settings: `ItemConceptsConfig`."""
-    return _concept_dictionary(subject, sae, found_on.examples, tested_on.examples, ItemConceptsConfig.parse(settings, "item_concepts"), site, progress)
+    from sparselight.interpret.item_concepts import ItemConceptsConfig
+    from sparselight.interpret.item_concepts import concept_dictionary as make
+
+    return make(subject, sae, found_on.examples, tested_on.examples, ItemConceptsConfig.parse(settings, "item_concepts"), site, progress)
 
 
 def tune(run: str | Path, *, more: str = "", less: str = "", source: str = "base", progress: Progress = no_progress, **settings: Any) -> TuneResult:
@@ -350,6 +403,8 @@ def tune(run: str | Path, *, more: str = "", less: str = "", source: str = "base
     Raises:
         ConfigError: unless exactly one of them is given, and for labels that no latent stands for.
     """
+    from sparselight.pipeline.tuning import TuneConfig, Tuning
+
     if bool(more) == bool(less):
         raise ConfigError(asked=f"tune the recommendations of {run}", why="one edit has one goal", instead="give more= or less=, such as more='genre=Horror'")
     tuning = Tuning(run, more or less, "more" if more else "less", TuneConfig.parse(settings, "tune"), source)
@@ -367,6 +422,10 @@ def tune_concept(
         users: one, a segment, or all; those with a held-out interaction are measured.
         latents: the concept's own when left out; several may stand for one concept.
     """
+    from sparselight.interpret.item_concepts import make_candidates, members_of
+    from sparselight.intervene.concept_tuning import TuningConfig
+    from sparselight.intervene.concept_tuning import tune_concept as tune_latents
+
     members = members_of(concept, make_candidates(subject.items, np.zeros(len(subject.items) + 1), min_items=1, max_items_frac=1.0))
     config = TuningConfig.parse(settings, "tuning")
-    return _tune_concept(subject, sae, list(latents) or [concept.latent], members, users.examples, concept.text, config, site, progress)
+    return tune_latents(subject, sae, list(latents) or [concept.latent], members, users.examples, concept.text, config, site, progress)

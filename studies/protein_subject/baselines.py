@@ -28,7 +28,7 @@ def measure_baselines(train: list[str], crops: list[str]) -> dict[str, dict[str,
         group = crops[start:start + 32]
         _, labels = mask(encode(group), torch.Generator().manual_seed(start), only_masks=True)
         for row, crop in enumerate(group):
-            asked = labels[row, 1:len(crop) + 1].numpy() != -100
+            asked = labels[row, :len(crop)].numpy() != -100
             shown = np.where(asked, N, codes(crop))
             wanted.append(codes(crop)[asked])
             rows["unigram"].append(np.tile(unigram, (int(asked.sum()), 1)))

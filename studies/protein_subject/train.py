@@ -3,9 +3,10 @@
     python studies/protein_subject/train.py --data DATA/tmbed --out runs/protein_subject --minutes 60
 
 Folds 0 to 3 are trained on, fold 4 is held out (TMbed's folds are homology-reduced). 15 % of the residues are chosen; of them 80 % are masked, 10 %
-replaced, 10 % left, as ESM-2 does. Checkpoints every few minutes, goes on from the checkpoint when called again; a step's batch depends on the step alone,
-so a resumed run sees the same data. Ends with runs/protein_subject/model, a folder that `subject.source` takes, and results.json: held-out masked accuracy
-and cross entropy beside a unigram model and a model of the neighbors.
+replaced, 10 % left, as ESM-2 does. A crop carries <cls> and <eos> at the true ends of its protein only, and ends are shown as often as middles: else
+nothing could tell a signal peptide from any other hydrophobic stretch. Checkpoints every few minutes, goes on from the checkpoint when called again; a
+step depends on its number alone, so a resumed run does what an uninterrupted one does. Ends with OUT/model, a folder that `subject.source` takes, and
+results.json: held-out masked accuracy and cross entropy beside a unigram model and a model of the neighbors.
 """
 
 import argparse
@@ -32,8 +33,11 @@ TOKEN_OF = np.full(128, UNK, dtype=np.int64)
 for _number, _token in enumerate(ESM_VOCABULARY):
     if len(_token) == 1:
         TOKEN_OF[ord(_token)] = _number
+START, END = "<>"  # the true ends of a protein, in a crop
+TOKEN_OF[ord(START)], TOKEN_OF[ord(END)] = CLS, EOS
 RESIDUE_TOKENS = torch.tensor([ESM_VOCABULARY.index(letter) for letter in AMINO_ACIDS])
 MASKED_FRAC, SHOWN_FRAC, REPLACED_FRAC = 0.15, 0.1, 0.1  # ESM's token dropout assumes these
+DROPOUT = 0.1  # every residue is seen several times
 EVALUATED = 512  # held-out crops
 SAVE_S = 120.0
 
@@ -44,24 +48,24 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=60, help="fixes the length of the schedule through --tokens-per-s")
     parser.add_argument("--tokens-per-s", type=float, default=7000, help="expected speed, to lay out the schedule")
-    parser.add_argument("--rows", type=int, default=32, help="crops a step")
-    parser.add_argument("--residues", type=int, default=254, help="longest crop")
+    parser.add_argument("--rows", type=int, default=16, help="crops a step")
+    parser.add_argument("--tokens", type=int, default=512, help="longest crop, ends included")
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--device", default="cpu")
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     train, held_out = sequences(chosen.data)
-    n_steps = max(1, int(chosen.minutes * 60 * chosen.tokens_per_s / (chosen.rows * (chosen.residues + 2))))
+    n_steps = max(1, int(chosen.minutes * 60 * chosen.tokens_per_s / (chosen.rows * chosen.tokens)))
     print(f"{len(train):,} proteins, {sum(map(len, train)):,} residues; held out {len(held_out):,}, {sum(map(len, held_out)):,}; {n_steps:,} steps", flush=True)
     model = make_model(chosen.width, chosen.layers).to(chosen.device)
     fit(model, train, held_out, n_steps, chosen)
     model.float().cpu().save_pretrained(chosen.out / "model", safe_serialization=True)
     tiny_esm_tokenizer().save_pretrained(chosen.out / "model")
-    crops = draw_crops(held_out, np.random.default_rng(1), EVALUATED, chosen.residues)
+    crops = draw_crops(held_out, np.random.default_rng(1), EVALUATED, chosen.tokens)
     results = {
         "n_parameters": sum(parameter.numel() for parameter in model.parameters()), "n_train_residues": sum(map(len, train)),
-        "tokens_seen": n_steps * chosen.rows * (chosen.residues + 2), "held_out_fold": HELD_OUT_FOLD, "n_held_out_crops": len(crops),
+        "tokens_seen": n_steps * chosen.rows * chosen.tokens, "held_out_fold": HELD_OUT_FOLD, "n_held_out_crops": len(crops),
         "model": evaluate(model, crops), **measure_baselines(train, crops),
     }
     write_bytes(chosen.out / "results.json", (json.dumps(results, indent=1) + "\n").encode())
@@ -83,25 +87,23 @@ def make_model(width: int, n_layers: int) -> EsmForMaskedLM:
     return EsmForMaskedLM(EsmConfig(
         vocab_size=len(ESM_VOCABULARY), mask_token_id=MASK, pad_token_id=PAD, hidden_size=width, num_hidden_layers=n_layers, num_attention_heads=width // 32,
         intermediate_size=4 * width, max_position_embeddings=1026, position_embedding_type="rotary", token_dropout=True, emb_layer_norm_before=False,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        hidden_dropout_prob=DROPOUT, attention_probs_dropout_prob=0.0,
     ))
 
 
-def draw_crops(texts: list[str], rng: np.random.Generator, n: int, residues: int) -> list[str]:
-    """Crops at random places, proteins drawn in proportion to their length."""
-    lengths = np.array([len(text) for text in texts])
+def draw_crops(texts: list[str], rng: np.random.Generator, n: int, tokens: int) -> list[str]:
+    """Crops about random residues, moved inside the protein where they reach past an end; proteins drawn in proportion to their length."""
+    lengths = np.array([len(text) + 2 for text in texts])
     chosen = rng.choice(len(texts), n, p=lengths / lengths.sum())
-    starts = (rng.random(n) * (np.maximum(lengths[chosen] - residues, 0) + 1)).astype(int)
-    return [texts[index][start:start + residues] for index, start in zip(chosen.tolist(), starts.tolist(), strict=True)]
+    starts = np.clip(rng.random(n) * lengths[chosen] - tokens / 2, 0, np.maximum(lengths[chosen] - tokens, 0)).astype(int)
+    return [(START + texts[index] + END)[start:start + tokens] for index, start in zip(chosen.tolist(), starts.tolist(), strict=True)]
 
 
 def encode(crops: list[str]) -> Tensor:
-    """<cls> residues <eos>, padded."""
-    rows = np.full((len(crops), max(map(len, crops)) + 2), PAD, dtype=np.int64)
-    rows[:, 0] = CLS
+    """Tokens of the crops, padded."""
+    rows = np.full((len(crops), max(map(len, crops))), PAD, dtype=np.int64)
     for number, crop in enumerate(crops):
-        rows[number, 1:len(crop) + 1] = TOKEN_OF[np.frombuffer(crop.encode(), dtype=np.uint8)]
-        rows[number, len(crop) + 1] = EOS
+        rows[number, :len(crop)] = TOKEN_OF[np.frombuffer(crop.encode(), dtype=np.uint8)]
     return torch.from_numpy(rows)
 
 
@@ -119,14 +121,15 @@ def fit(model: EsmForMaskedLM, train: list[str], held_out: list[str], n_steps: i
     """AdamW with warm-up and a linear decay to 0 (ESM-2: betas 0.9 and 0.98, weight decay 0.01)."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
     first = load_checkpoint(chosen.out / "checkpoint.safetensors", model, optimizer)
-    crops, log = draw_crops(held_out, np.random.default_rng(0), 64, chosen.residues), chosen.out / "log.jsonl"
+    crops, log = draw_crops(held_out, np.random.default_rng(0), 64, chosen.tokens), chosen.out / "log.jsonl"
     began = saved = time.monotonic()
     model.train()
     for step in range(first, n_steps):
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * min(1.0, (step + 1) / 200) * (1 - step / n_steps)
-        ids = encode(draw_crops(train, np.random.default_rng([0, step]), chosen.rows, chosen.residues))
+        ids = encode(draw_crops(train, np.random.default_rng([0, step]), chosen.rows, chosen.tokens))
         inputs, labels = mask(ids, torch.Generator().manual_seed(step))
+        torch.manual_seed(step)
         with torch.autocast(chosen.device, torch.bfloat16):
             loss = model(input_ids=inputs.to(chosen.device), attention_mask=(ids != PAD).long().to(chosen.device), labels=labels.to(chosen.device)).loss
         loss.backward()
@@ -135,7 +138,8 @@ def fit(model: EsmForMaskedLM, train: list[str], held_out: list[str], n_steps: i
         optimizer.zero_grad()
         last = step == n_steps - 1
         if step % 20 == 0 or last:
-            row = {"step": step, "tokens": (step + 1) * ids.numel(), "train_ce_nats": loss.item(), "elapsed_s": round(time.monotonic() - began, 1)}
+            row = {"step": step, "tokens": (step + 1) * chosen.rows * chosen.tokens, "train_ce_nats": loss.item()}
+            row["elapsed_s"] = round(time.monotonic() - began, 1)
             row |= {f"held_out_{name}": value for name, value in evaluate(model, crops).items()} if step % 200 == 0 or last else {}
             with log.open("a") as handle:
                 handle.write(json.dumps(row) + "\n")

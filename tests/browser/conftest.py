@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from live_run import make_live_run
-from watched import WIDE, Watched
+from watched import WAIT_MS, WIDE, Watched
 from worded_run import MODALITIES, PNG, hostile, make_worded_run, plain
 
 from sparselight.serve import ServeSettings
@@ -28,7 +28,7 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS, timeout=WAIT_MS)
         yield browser
         browser.close()
 
@@ -64,11 +64,11 @@ def serving(runs: list[Path], **settings: Any) -> Iterator[str]:
 
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Open]:
-    """Make a page: `open_page(origin, size=..., dark=...)`. At the end no page may have had a fault."""
+    """Make a page: `open_page(origin, size=..., dark=..., density=...)`. At the end no page may have had a fault."""
     made: list[Watched] = []
 
-    def make(origin: str, size: dict[str, int] = WIDE, dark: bool = False) -> Watched:
-        context = browser.new_context(viewport=size, color_scheme="dark" if dark else "light")
+    def make(origin: str, size: dict[str, int] = WIDE, dark: bool = False, density: float = 1) -> Watched:
+        context = browser.new_context(viewport=size, color_scheme="dark" if dark else "light", device_scale_factor=density)
         context.add_init_script("window.pwned = undefined;")
         made.append(Watched(context.new_page(), origin))
         return made[-1]
@@ -77,6 +77,8 @@ def open_page(browser: Any) -> Iterator[Open]:
     ran = [watched.page.evaluate("window.pwned") for watched in made]
     faults = [fault for watched in made for fault in watched.faults]
     for watched in made:
+        watched.page.unroute_all(behavior="ignoreErrors")  # a request that is under way when the page closes is nobody's fault
+        watched.page.context.unroute_all(behavior="ignoreErrors")
         watched.page.context.close()
     assert not any(ran)
     assert faults == []

@@ -23,4 +23,4 @@ def test_a_frozen_run_opens_from_disk(open_page: Any, tmp_path: Path, modality: 
     page.select_option("#filter-source", "residual")
     watched.until("before => document.querySelector('#found').textContent !== before", arg=everything)
     page.locator("#rows a").first.click()
-    assert page.url.rpartition("#")[2].startswith("f-residual-")
+    watched.until_at("#f-residual-")

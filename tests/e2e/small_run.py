@@ -27,4 +27,4 @@ def command(*arguments: str) -> list[str]:
 
 
 def run_command(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=600, check=False, cwd=cwd)
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=1800, check=False, cwd=cwd)

@@ -1,6 +1,7 @@
 """The composition rate: planted compositions are explained, random directions are not, and the value is the formula's."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,6 +79,23 @@ def test_the_living_are_measured_by_themselves_and_norms_do_not_matter() -> None
     assert found.values[Cell("a", "composition_rate")].seeds == [0, 1]
 
 
+def test_the_work_is_bounded_by_a_sample_of_latents_and_fewer_seeds_of_controls() -> None:
+    few = SHORT.model_copy(update={"max_latents": 100})
+    given = contenders(a=dictionary(random_rows(N, D)), control=dictionary(random_rows(N, D)), small=dictionary(random_rows(100, D)))
+    given["control"] = replace(given["control"], is_control=True)
+    found, seen = Findings(), []
+    measure_composition(case_of(), given, few, found, lambda done, total, note="": seen.append((done, total)))
+    said = [note for note in found.notes if note.startswith("composition of ")]
+    assert [note.split(":")[0] for note in said] == ["composition of a", "composition of control"]
+    assert "a random sample of 100 of its 240 latents (composition.max_latents)" in said[0]
+    assert (found.values[Cell("a", "composition_rate")].seeds, found.values[Cell("control", "composition_rate")].seeds) == ([0, 1], [0])
+    assert found.values[Cell("control", "composition_rate")].low is None
+    assert seen[-1] == (100, 100)
+    whole = measured(a=dictionary(random_rows(N, D)))
+    assert value(found, "a", "composition_rate") != value(whole, "a", "composition_rate") and not whole.notes
+    assert value(found, "a", "composition_rate") == value(measured(config=few, a=dictionary(random_rows(N, D))), "a", "composition_rate")
+
+
 @pytest.mark.parametrize(("rows", "why"), [
     (lambda: random_rows(4, D), "4 latents are too few for a MetaSAE of k = 4 (composition.k)"),
     (lambda: random_rows(1, D).repeat(20, 1), "its decoder rows are all the same"),
@@ -97,7 +115,9 @@ def test_progress_counts_every_step_and_reaches_its_end() -> None:
     assert seen[-1] == (12, 12)
 
 
-@pytest.mark.parametrize("setting", [{"seeds": []}, {"seeds": [1, 1]}, {"seeds": [-1]}, {"k": 0}, {"width_frac": 1.5}])
+@pytest.mark.parametrize("setting", [
+    {"seeds": []}, {"seeds": [1, 1]}, {"seeds": [-1]}, {"k": 0}, {"width_frac": 1.5}, {"max_latents": 0}, {"control_seeds": 0},
+])
 def test_settings_out_of_range_are_refused(setting: dict) -> None:
     with pytest.raises(ConfigError, match="composition"):
         CompositionConfig.parse(setting, "composition")

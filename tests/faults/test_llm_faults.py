@@ -28,7 +28,7 @@ def echo(body):
 
 
 def config_of(server, **settings):
-    return LlmConfig(endpoint=server.url, model="test-model", **{"backoff_s": 0.01, "timeout_s": 1.0, **settings})
+    return LlmConfig(endpoint=server.url, model="test-model", **{"backoff_s": 0.01, "timeout_s": 60.0, **settings})
 
 
 def said(answers):
@@ -37,14 +37,18 @@ def said(answers):
 
 @pytest.mark.parametrize("fault", ["429", "500", "slow", "no json", "cut", "drop"])
 def test_every_fault_is_gotten_over(tmp_path, fault):
-    with LlmServer(rule=echo, faults=["", fault, fault, "", fault], slow_s=1.5) as server, LlmClient(config_of(server), tmp_path) as client:
+    settings = {"timeout_s": 2.0} if fault == "slow" else {}
+    with LlmServer(rule=echo, faults=["", fault, fault, "", fault], slow_s=3.0) as server, LlmClient(config_of(server, **settings), tmp_path) as client:
         answers = client.ask([question(number) for number in range(N)])
         assert said(answers) == [f"q{number}" for number in range(N)]
-        assert server.n_requests == N + 3 == client.budget.usage.n_calls
-        assert client.budget.usage.n_retries == 3
-        if fault != "slow":  # a server that answers too late has done the work all the same
+        n_requests = server.n_requests
+        assert n_requests == client.budget.usage.n_calls == N + client.budget.usage.n_retries
+        if fault == "slow":  # a server that answers too late has done the work all the same; a busy machine makes more answers late
+            assert n_requests >= N + 3
+        else:
+            assert n_requests == N + 3
             assert set(server.answered.values()) == {1}
-        assert client.ask([question(number) for number in range(N)]) and server.n_requests == N + 3
+        assert client.ask([question(number) for number in range(N)]) and server.n_requests == n_requests
 
 
 def test_a_server_that_fails_for_good_ends_the_work_and_the_next_call_goes_on(tmp_path):
@@ -118,8 +122,7 @@ def test_killed_and_started_again(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(WORK)]
     with LlmServer(rule=echo, delay_s=0.05) as server:
         process = subprocess.Popen([*command, server.url, str(tmp_path)], env={**os.environ, "OMP_NUM_THREADS": "1"})
-        deadline = time.monotonic() + 60
-        while len(server.answered) < 8 and time.monotonic() < deadline:
+        while len(server.answered) < 8 and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()

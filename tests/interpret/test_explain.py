@@ -9,6 +9,8 @@ from planted_text import CONFIG, PlantedCoder, PlantedStore, PlantedSubject, pla
 
 from sparselight.errors import ConfigError, CorpusError, SaeError, StoreError
 from sparselight.interpret import ExplainConfig, TokenSet, domain_cards, explain, is_supported
+from sparselight.interpret.contexts import Windows
+from sparselight.interpret.tokens import SetTokens, make_frame
 from sparselight.protocols import Codes, Example, Span
 
 
@@ -175,6 +177,37 @@ def test_where_nothing_can_be_said_the_card_says_why(planted, planted_cards):
     assert (train_only.grade, train_only.explanation.evidence) == ("D", None)
     assert train_only.explanation.scores[0].why_not == f"it fires on none of the {held.n_tokens:,} held-out tokens"
     assert planted_cards[2].grade_why.startswith("it fires on none of the ")
+
+
+def test_only_examples_that_are_looked_at_are_annotated():
+    asked: list[str] = []
+
+    def annotate(examples):
+        asked.extend(example.id for example in examples)
+        return [replace(example, spans=(Span(0, 1, "mark", "first"),)) for example in examples]
+
+    def tokens_of(tag, seed):
+        store = PlantedStore(planted_examples(tag, 30, seed), {})
+        bare = {example.id: replace(example, spans=()) for example in store.examples_given}
+        return SetTokens.of(TokenSet("general", store, np.arange(store.n_tokens), bare, annotate))
+
+    train, held_out = tokens_of("train", 0), tokens_of("held_out", 1)
+    assert not asked
+    frame = make_frame([train], [held_out], len(train.rows) // 4, len(held_out.rows) // 4, 0)
+    assert [example.id for example in frame.examples] == asked and len(asked) < 60
+    assert all(example.spans for example in frame.examples)
+    asked.clear()
+    context = Windows([train, held_out], frame, str, 6, with_marks=True).at_row(0, 0, None, "random")
+    assert asked == [context.example] and any(context.marks)
+
+
+def test_rows_of_a_set_may_be_any():
+    store = PlantedStore(planted_examples("train", 3, 0), {})
+    given = {example.id: example for example in store.examples_given}
+    for rows in ([5, 3, 9], [4, 5, 6]):
+        tokens = SetTokens.of(TokenSet("general", store, np.array(rows), given))
+        assert tokens.position.tolist() == [store.columns["position"][row] for row in sorted(rows)]
+        assert tokens.annotated([*given.values()]) == [*given.values()]
 
 
 def test_annotations_that_do_not_fit_the_text_are_refused(planted):

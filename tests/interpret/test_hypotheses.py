@@ -150,6 +150,8 @@ def test_hypotheses_need_more_than_one_group():
     ("words", "conjunction", "import\u2192ssl", "the word `ssl` after `import`"),
     ("tokens", "conjunction", " a\u2192.", "the token `.` right after ` a`"),
     ("piece in token_class", "conjunction", "key\u2192line_comment", "`key` in line comment"),
+    ("piece in transmembrane region", "conjunction", "i\u2192helix", "`i` in transmembrane region: helix"),
+    ("piece in signal peptide", "conjunction", "l\u2192signal peptide", "`l` in signal peptide"),
 ])
 def test_descriptions(name, kind, value, text):
     assert describe(name, kind, value) == text
@@ -158,6 +160,9 @@ def test_descriptions(name, kind, value, text):
 def test_pieces_of_one_letter_are_called_letters():
     hypotheses = make_hypotheses([Family("piece", "text", np.array([0, 1, 0]), ("a", "c"))], np.array([0, 1, 2]), 3, 1, 1)
     assert set(hypotheses.texts) == {"the letter `A`", "the letter `C`"}
+    inside = Family("piece in transmembrane region", "conjunction", np.array([0, 1, 0]), ("a\u2192helix", "c\u2192helix"))
+    both = make_hypotheses([Family("piece", "text", np.array([0, 1, 0]), ("a", "c")), inside], np.array([0, 1, 2]), 3, 1, 1)
+    assert both.texts[2:] == ("the letter `A` in transmembrane region: helix", "the letter `C` in transmembrane region: helix")
 
 
 def test_sample_takes_whole_examples_from_every_group_first():

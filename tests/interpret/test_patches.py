@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from sparselight.interpret import load_catalogue, save_catalogue
 from sparselight.interpret.contexts import Windows
 from sparselight.interpret.hypotheses import find_families, make_hypotheses
 from sparselight.interpret.patches import Picture, WholeExamples, patch_families, patch_ranges
+from sparselight.interpret.renderers import ImageRenderer
 from sparselight.interpret.tokens import SetSlice, SetTokens, TokenFrame
 from sparselight.protocols import Box, Codes, Example, Image
+from sparselight.records import Card
 
 IMAGE = 1  # token id of a patch
 GRID = (2, 3)
@@ -98,6 +101,34 @@ def test_of_several_images_the_one_with_the_peak_is_shown():
     second = windows.at_row(0, 9, np.zeros(3), "top", whole=whole)
     assert second.media == "media/e0-1.png" and second.activations[:6] == [6.0, 0, 0, 9.0, 0, 0] and second.peak == 3
     assert windows.at_row(0, 12, np.zeros(3), "top", whole=whole).media == "media/e0-0.png"  # a word: the first image
+
+
+def test_the_other_images_come_along_with_their_patches():
+    pictures = FewPictures(n_images=3)
+    windows, tokens, _ = windows_of(pictures)
+    whole = WholeExamples("base", Echo(), [tokens], "site").of(0)
+    context = windows.at_row(0, 9, np.zeros(3), "top", whole=whole)  # a patch of the second image: rows 6 to 11
+    assert [(other.media, other.grid) for other in context.others] == [("media/e0-0.png", GRID), ("media/e0-2.png", GRID)]
+    assert [other.activations for other in context.others] == [[0, 0, 0, 3.0, 0, 0], [12.0, 0, 0, 15.0, 0, 0]]
+    silent = windows.at_row(0, 9, None, "random")
+    assert [other.activations for other in silent.others] == [[], []] and silent.is_silent
+    without, _, _ = windows_of(FewPictures(n_images=2, grid=None))
+    beside = without.at_row(0, 8, np.array([1.0, 2.0, 3.0]), "top")
+    assert [(other.media, other.grid, other.activations) for other in beside.others] == [("media/e0-1.png", None, [])]
+
+
+def test_all_images_are_shown_on_one_scale_and_told_to_a_language_model(tmp_path):
+    windows, tokens, _ = windows_of(FewPictures(n_images=2))
+    context = windows.at_row(0, 9, np.zeros(3), "top", whole=WholeExamples("base", Echo(), [tokens], "site").of(0))
+    page = ImageRenderer().html(context)
+    assert page.count('<svg class="patches"') == 2 and page.index("e0-1.png") < page.index("e0-0.png")
+    assert page.count('fill="none"') == 1 and page.count("rgba(255,140,0,0.16)") == 1  # one frame; 3 of the largest, 12
+    assert ImageRenderer().prompt(context).splitlines()[:2] == [
+        "image 1 (2 rows, 3 columns): fires on 2 of 6 patches, most of all middle left: row 2 column 1, row 1 column 1",
+        "image 2 (2 rows, 3 columns): fires on 1 of 6 patches, most of all middle left: row 2 column 1"]
+    card = Card(latent=0, source="base", fire_rate=0.1, domain_fire_rate=0.1, max_activation=9.0, explanation=None, contexts=[context], promotes=[],
+                suppresses=[])
+    assert load_catalogue(save_catalogue([card], tmp_path, "image"))[0].contexts == [context]
 
 
 def test_where_patches_do_not_count_the_picture_stands_beside_the_text():

@@ -1,21 +1,27 @@
 """Vectors and influence from models, and the select stage that they go into."""
 
+import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
+from sparselight.cli import console
 from sparselight.errors import ConfigError
+from sparselight.pipeline import embedding, plan, run_pipeline
 from sparselight.pipeline.embedding import TextVectors, embed
 from sparselight.pipeline.influence import SaeInfluence
+from sparselight.pipeline.recipe import Recipe
 from sparselight.pipeline.selecting import make_selection, stage_inputs
 from sparselight.protocols import Example
 from sparselight.records import SaeRecord
 from sparselight.sae import Sae
 from sparselight.sae.disk import save_sae
 from sparselight.select import SelectConfig
-from sparselight.testing import tiny_corpus, tiny_subject, tiny_wordpiece_tokenizer
+from sparselight.testing import tiny_corpus, tiny_subject, tiny_tokenizer, tiny_wordpiece_tokenizer
 from sparselight.train.influence import influence
 
 SITE = "resid_post.1"
@@ -69,6 +75,50 @@ def test_a_vector_is_the_mean_over_an_examples_tokens(subject):
         alone = subject.capture(subject.prepare([example]), [SITE])[SITE]
         assert vector == pytest.approx(alone.mean(0).numpy(), abs=1e-4)
     assert not vectors[-1].any()
+
+
+def test_what_vectors_cost_is_probed_on_a_few_texts_and_nothing_where_they_are_kept(subject, sides, tmp_path, monkeypatch):
+    examples = [*sides[0], *sides[1]]
+    seen: list[int] = []
+    monkeypatch.setattr(embedding, "embed", lambda _subject, given, _site, _progress=None: seen.append(len(given)) or np.zeros((len(given), 2), np.float32))
+    clock = iter(np.arange(100) * 3.0)
+    monkeypatch.setattr(embedding.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(embedding, "PROBE_CHARS", 400)
+    vectors = TextVectors(DENSE, subject, SITE, tmp_path)
+    expected = vectors.expected_seconds(examples)
+    assert seen[0] == 1 and 1 <= seen[1] < len(examples) / 4
+    chars = sum(1 + len(example.text) for example in examples)
+    assert 0.3 * 3 * chars / 400 < expected < 3 * chars / 400  # the sample may be a text longer than asked
+    vectors(examples)
+    assert vectors.expected_seconds(examples) == 0
+    assert TextVectors(DENSE, subject, SITE).expected_seconds([]) == 0
+
+
+def test_the_plan_of_a_run_says_what_it_cannot_know_yet(tmp_path):
+    save = tmp_path / "subject"
+    tiny_subject().model.save_pretrained(save)
+    tiny_tokenizer().save_pretrained(save)
+    rows = [{"id": example.id, "text": example.text, "file": example.group} for example in tiny_corpus(320)]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = Recipe.parse({
+        "name": "plan", "corpus": {"root": str(tmp_path / "corpus.jsonl"), "id": "id", "group": "file"}, "subject": {"source": str(save), "context_tokens": 64},
+        "harvest": {"site": SITE}, "select": {"seeds": ["security/cipher.py"], "retrieve": ["dense"], "max_tokens": 9000}, "train": {}, "residual": {}})
+
+    def selection(recipe: Recipe) -> float | None:
+        return next(row.seconds for row in plan(recipe, tmp_path / "run").rows if row.stage == "select")
+
+    assert selection(recipe) is None
+    found = plan(recipe, tmp_path / "run")
+    assert found.seconds == pytest.approx(sum(row.seconds for row in found.rows if row.stage != "select"))
+    table = io.StringIO()
+    monkey = Console(file=table, width=160)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console, "Console", lambda: monkey)
+        console.print_plan(found, tmp_path / "run")
+    assert "not known yet" in table.getvalue() and "expected: over " in table.getvalue()
+    run_pipeline(recipe, tmp_path / "run", until="corpus")
+    assert 0 < selection(recipe) < 600
+    assert selection(Recipe.parse({**recipe.model_dump(mode="json"), "select": {"seeds": ["security/cipher.py"], "max_tokens": 9000}})) < 1
 
 
 def test_an_encoder_folder_says_how_it_pools(subject, encoder_folder, sides):

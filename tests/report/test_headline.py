@@ -2,7 +2,7 @@
 
 from sparselight.records import EvalRecord, EvalRow, MetricValue
 from sparselight.report import ReportData
-from sparselight.report.headline import COLUMNS, headline_sentences, key_numbers, table_rows
+from sparselight.report.headline import COLUMNS, headline_sentences, key_numbers, loss_warnings, table_rows
 
 
 def row(coder: str, value: float, low: float | None = None, high: float | None = None, metric: str = "fvu", control: bool = False) -> EvalRow:
@@ -28,6 +28,25 @@ def test_a_control_that_does_as_well_is_named() -> None:
     assert "PCA leaves no more of the domain unexplained" in sentences(clear, row("PCA", 0.19, control=True))[-1]
     assert sentences(clear, row("mean ablation", 0.1, control=True))[-1] == "No control was measured."
     assert sentences(clear)[-1] == "No control was measured."
+
+
+def test_a_figure_that_a_control_reaches_too_is_no_achievement() -> None:
+    def recovered(coder: str, value: float, low: float | None = None, high: float | None = None, control: bool = False) -> EvalRow:
+        return row(coder, value, low, high, "ce_recovered_mean", control)
+
+    def warnings(*rows: EvalRow, differences: tuple[EvalRow, ...] = ()) -> list[str]:
+        return loss_warnings(EvalRecord(rows=list(rows), differences=list(differences), n_tokens={}))
+
+    base, untrained = recovered("base", 0.99, 0.985, 0.995), recovered("untrained SAE", 0.988, 0.98, 0.99, control=True)
+    said = warnings(base, untrained)
+    assert said == ["CE recovered says nothing here: on domain text untrained SAE recovers 98.8\u00a0% [98.0, 99.0]\u00a0% of the model's loss, not "
+                    "clearly less than base 99.0\u00a0% [98.5, 99.5]\u00a0%. Go by the other figures, and by the features' evidence."]
+    assert warnings(base, untrained, differences=(recovered("untrained SAE", -0.002, -0.004, 0.001),)) == said
+    assert warnings(base, untrained, differences=(recovered("untrained SAE", -0.002, -0.003, -0.001),)) == []  # the pair says more than the two intervals
+    assert warnings(base, recovered("PCA", 0.7, 0.6, 0.8, control=True)) == []
+    assert warnings(base, recovered("base+general residual", 0.999, control=True), recovered("base+residual", 0.98)) == []  # trained too: a rival, no control
+    assert said[0] in headline_sentences(EvalRecord(rows=[row("base", 0.3), row("base+residual", 0.2), base, untrained], differences=[], n_tokens={}))
+    assert said[0] in headline_sentences(EvalRecord(rows=[base, untrained], differences=[], n_tokens={}))
 
 
 def test_without_a_residual_sae_there_is_no_comparison() -> None:

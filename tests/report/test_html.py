@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sparselight.errors import StoreError
-from sparselight.records import EvalRecord
+from sparselight.records import EvalRecord, SaeRecord
 from sparselight.report import ReportData, render, write_report
 from sparselight.report.html import MAX_BYTES
 from sparselight.report.prose import recipe_toml
@@ -187,6 +187,20 @@ def test_a_report_that_cannot_be_written_says_so(report_data: ReportData, tmp_pa
 
 def test_the_same_data_give_the_same_bytes(report_data: ReportData, source: str) -> None:
     assert render(report_data) == source
+
+
+def test_no_page_tells_where_things_stand_on_a_machine(report_data: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/srv/people/anna")
+    record = SaeRecord.model_validate({**report_data.sae_records["base"].model_dump(), "subject": {  # as an earlier version wrote it
+        "name": "/srv/people/anna/protein/subject2/model", "fingerprint": "ab" * 32, "token_policy": {"prepend_bos": True, "context_tokens": 512}}})
+    run = replace(report_data.run, recipe={**report_data.run.recipe, "subject": {"source": "/srv/people/anna/protein/subject2/model"}})
+    page = Page(render(replace(
+        report_data, run=run, sae_records={**report_data.sae_records, "base": record}, corpus={"origin": "3 files of /srv/people/anna/secret/corpus"},
+        next_command="sparselight serve /srv/people/anna/runs/a"))).words
+    assert "activations of subject2 model at" in page
+    assert "/srv" not in page and "secret/" not in page
+    assert "3 files of corpus" in page
+    assert "sparselight serve ~/runs/a" in page and 'source = "~/protein/subject2/model"' in page  # both run again as they stand
 
 
 def test_the_recipe_survives_as_toml(report_data: ReportData) -> None:

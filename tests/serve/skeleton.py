@@ -1,5 +1,6 @@
 """What an HTML parser sees of a page: its elements and attributes in order, without any text; and whether anything in it could run."""
 
+from collections import Counter
 from typing import NamedTuple
 
 import html5lib
@@ -31,9 +32,11 @@ def skeleton(page: str, is_fragment: bool = False) -> list[Element]:
 
 
 def faults(page: str, is_fragment: bool = False) -> list[str]:
-    """All that could run or load something from elsewhere."""
-    found = []
-    for node in parsed(page, is_fragment).iter():
+    """All that could run or load something from elsewhere, and ids that stand twice."""
+    tree = parsed(page, is_fragment)
+    ids = Counter(node.attrib["id"] for node in tree.iter() if isinstance(node.tag, str) and "id" in node.attrib)
+    found = [f"{n} elements with the id {name!r}" for name, n in ids.items() if n > 1]
+    for node in tree.iter():
         if not isinstance(node.tag, str):
             continue
         tag = local(node.tag)

@@ -17,7 +17,6 @@ from sparselight.interpret.catalogue import SORTS, write_catalogue
 from sparselight.interpret.evidence import graded
 from sparselight.records import Card, Context, Evidence, Explanation, MetricValue, StageRecord
 from sparselight.serve import ServeSettings
-from sparselight.serve.data import columns as columns_module
 from sparselight.serve.data.columns import Columns
 from sparselight.serve.data.explorer import ExplorerData
 from sparselight.serve.data.features import feature_list
@@ -62,16 +61,6 @@ def test_the_list_is_what_the_catalogue_finds(catalogue: Catalogue) -> None:
         expected = [(card.source, card.latent) for card in catalogue.search(sort=sort, **theirs)]
         assert [(row.source, row.latent) for row in found.rows] == expected, (sort, ours)
         assert found.total == len(expected)
-
-
-def test_rare_and_frequent_texts_are_found_alike(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
-    columns = Columns(catalogue)
-    texts = ["word", "a", "alpha", "word=alpha\nthe", "ä", "100%", "nowhere", "e\n", "\n", "word=betathe word"]
-    rare = [columns.containing(text).tolist() for text in texts]
-    monkeypatch.setattr(columns_module, "MOST_HITS", 0)
-    assert [columns.containing(text).tolist() for text in texts] == rare
-    plain = [text or "" for text in columns.search_text.to_pylist()]
-    assert rare == [[text in own for own in plain] for text in texts]
 
 
 def test_both_directions_keep_missing_values_last(catalogue: Catalogue) -> None:

@@ -104,6 +104,19 @@ def test_pictures_are_held_once(small_runs) -> None:
     assert "pictures are left out" in render_frozen(folder)[0].decode()
 
 
+def test_no_id_stands_twice_and_no_folder_of_the_machine(small_runs, tmp_path) -> None:
+    run = make_worded_run(tmp_path / "run", plain, n_cards=N_CARDS)
+    record = json.loads((run / "run.json").read_text())
+    record["recipe"]["corpus"] = {"kind": "text", "root": "/home/somebody/texts"}
+    record["recipe"]["subject"] = {"source": "/home/somebody/models/mine"}
+    (run / "run.json").write_text(json.dumps(record))
+    page = render_frozen(run)[0]
+    assert b"somebody" not in page and b"mine" in page
+    for own in (page, render_frozen(small_runs["plain"]["image"])[0]):
+        ids = [node.attrib["id"] for node in parsed(own).iter() if isinstance(node.tag, str) and "id" in node.attrib]
+        assert len(set(ids)) == len(ids) and any(name.startswith("quantiles-title-f-") for name in ids)
+
+
 def test_the_command(plain_run, tmp_path, capsys) -> None:
     path = tmp_path / "page.html"
     app([str(word) for word in ("report", plain_run, "-o", path, "--features", 2, "--json")], standalone_mode=False)

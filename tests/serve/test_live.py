@@ -1,13 +1,15 @@
 """The live endpoints: what fires where, what turning a feature does, in every modality; limits, hostile input, two requests at once."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from live_run import N_LATENTS, SITES, make_live_run
 
+from sparselight.cli.serve import live_settings
 from sparselight.errors import ConfigError, CorpusError, RunError, SparselightError
 from sparselight.pipeline.opened import open_run
 from sparselight.records import EditSet
@@ -23,8 +25,8 @@ TEXT = "def read_path(folder, line=None):\n    return folder + line\n"
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LiveService]:
     folder = tmp_path_factory.mktemp("live")
-    found = {modality: LiveService(make_live_run(folder / modality, modality), LiveConfig(max_tokens=150, max_new_tokens=16, max_edits=4), modality)
-             for modality in SITES}
+    config = LiveConfig(max_tokens=150, max_new_tokens=16, max_edits=4, time_limit_s=600)
+    found = {modality: LiveService(make_live_run(folder / modality, modality), config, modality) for modality in SITES}
     for service in found.values():
         service.load()
     return found
@@ -38,7 +40,7 @@ def turn(service: LiveService, given: dict, *edits: LiveEdit, **settings):
     return service.edit(EditRequest(input=LiveInput(**given), edits=list(edits), **settings), begun())
 
 
-def begun(seconds: float = 30.0) -> Stop:
+def begun(seconds: float = 600.0) -> Stop:
     stop = Stop(seconds)
     stop.begin()
     return stop
@@ -198,7 +200,7 @@ def test_two_edits_at_once_do_not_mix(services) -> None:
 
     def work(edit: LiveEdit):
         future = service.worker.submit(lambda stop: service.edit(EditRequest(input=LiveInput(text=TEXT), edits=[edit], n_tokens=8), stop))
-        answer = future.result(60)
+        answer = future.result(600)
         return answer.after.text, answer.before.text, answer.mean_kl_nats
 
     alone = [work(edit) for edit in edits]
@@ -233,13 +235,13 @@ def test_work_stops_within_a_pass_and_leaves_no_hook(services) -> None:
 
 def test_only_so_many_may_wait() -> None:
     worker, free = Worker(LiveConfig(max_waiting=2), "test"), threading.Event()
-    first = worker.submit(lambda _: free.wait(10))
+    first = worker.submit(lambda _: free.wait(600))
     second = worker.submit(lambda _: "done")
     with pytest.raises(BusyError, match="live.max_waiting"):
         worker.submit(lambda _: None)
     free.set()
-    assert first.result(10) and second.result(10) == "done"
-    assert worker.submit(lambda _: 3).result(10) == 3
+    assert first.result(120) and second.result(120) == "done"
+    assert worker.submit(lambda _: 3).result(120) == 3
     worker.close()
 
 
@@ -284,7 +286,46 @@ def test_an_image_is_shown_under_its_heat_map(services) -> None:
     assert edited.kind == "text" and edited.prompt == "FINDINGS:" and edited.mean_kl_nats > 0
     other = turn(service, {"example": "study 1", "text": "FINDINGS: key"}, edit, n_tokens=3)
     assert other.prompt == "FINDINGS: key"
-    assert "2 images" in ask(service, input={"example": "study 2"}, top=1).notes[0]
+
+
+def test_all_images_of_a_study_are_shown(services) -> None:
+    service = services["image"]
+    found = ask(service, input={"example": "study 2"}, top=200)
+    (rows, columns), second = service.run.subject.patch_grids([service.examples.find("study 2")])[0]
+    assert second == (rows, columns) and found.notes == []
+    assert all(one.html.count('<svg class="patches"') == 2 and "image&gt;" not in one.html for one in found.features)
+    on_second = next(one for one in found.features if rows * columns <= one.peak < 2 * rows * columns)
+    pictures = [image.sha256[:16] for image in service.examples.find("study 2").images]
+    assert on_second.html.index(pictures[1]) < on_second.html.index(pictures[0])  # the one with the firing first
+    assert all((service.folder / "media" / f"{name}.png").is_file() for name in pictures)
+
+
+def test_the_model_runs_as_the_server_says(services) -> None:
+    fast = LiveService(services["text"].folder, LiveConfig(device="cpu", dtype="bfloat16"), "text")
+    fast.load()
+    assert fast.run.subject.model.dtype == torch.bfloat16
+    own, other = (ask(service, input=inputs()["text"], top=1).features[0] for service in (services["text"], fast))
+    assert own.max_activation == pytest.approx(other.max_activation, rel=0.1)
+    with pytest.raises(ConfigError, match="live.dtype"):
+        LiveService(services["items"].folder, LiveConfig(dtype="bfloat16"))
+    assert not {"device", "dtype"} & set(fast.info(True).limits)
+
+
+def test_settings_of_the_command() -> None:
+    assert live_settings(["live.max_tokens=64", "live.device=cpu"]) == LiveConfig(max_tokens=64, device="cpu")
+    assert live_settings([]) == LiveConfig()
+    for wrong, why in (("port=1", "only the model"), ("live.max_tokens=0", "live.max_tokens"), ("live.nope=1", "live.nope"), ("live.dtype=int3", "live.dtype")):
+        with pytest.raises(ConfigError, match=why):
+            live_settings([wrong])
+
+
+def test_answers_of_a_shared_server_name_no_folder(services) -> None:
+    folder = str(services["text"].folder)
+    for hides in (False, True):
+        service = LiveService(services["text"].folder, LiveConfig(), "text", hide_paths=hides)
+        service._loading = Future()
+        service._loading.set_exception(RunError(asked="load", why=f"{folder}/model is gone", instead="restore it"))
+        assert (folder in service.problem) is not hides and "is gone" in service.problem
 
 
 def test_a_run_shows_itself_in_a_notebook(services) -> None:

@@ -4,13 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from live_run import make_live_run
 from numpy.linalg import norm
 
 from sparselight.errors import SaeError, SparselightError
 from sparselight.serve.data import map as maps
-from sparselight.serve.data.compare import Comparisons, make_pairs
+from sparselight.serve.data import pairing
+from sparselight.serve.data.compare import Comparisons
 from sparselight.serve.data.map import Maps, between, layout, principal, to_square, unit_rows
+from sparselight.serve.data.pairing import assigned, largest_cosines, make_pairs, most_latents, nearest_first
 from sparselight.serve.data.served import ServedRun
 
 
@@ -93,6 +96,32 @@ def test_an_sae_and_itself_are_the_same_feature_by_feature(run, connect) -> None
     assert answer.status_code == 200 and answer.json()["total"] == counts.drifted
     for given, status in (({"a": "nope"}, 404), ({"b": "elsewhere:base"}, 404), ({"kind": "all"}, 422), ({"matched_from": "7"}, 422), ({"limit": "0"}, 422)):
         assert client.get("/api/runs/items/compare", params={"a": "base", "b": "base", **given}).status_code == status
+
+
+@pytest.mark.parametrize("block_bytes", [2**26, 4 * 150 * 7])
+def test_pairs_nearest_first(monkeypatch: pytest.MonkeyPatch, block_bytes: int) -> None:
+    monkeypatch.setattr(pairing, "BLOCK_BYTES", block_bytes)
+    rng = np.random.default_rng(0)
+    rows = unit_rows(rng.normal(size=(120, 24)).astype(np.float32))
+    place = rng.permutation(150)[:120]
+    others = unit_rows(rng.normal(size=(150, 24)).astype(np.float32))
+    others[place] = unit_rows(rows + 0.1 * rng.normal(size=rows.shape).astype(np.float32))
+    found = nearest_first(*map(torch.from_numpy, (rows, others)), n_candidates=5)
+    row, other, cosine = assigned(*map(torch.from_numpy, (rows, others)))
+    assert dict(zip(found.row.tolist(), found.other.tolist(), strict=True)) == dict(zip(row.tolist(), other.tolist(), strict=True))
+    assert np.allclose(np.sort(found.cosine), np.sort(cosine), atol=1e-5) and (np.diff(found.cosine) <= 0).all()
+    best, best_other = largest_cosines(*map(torch.from_numpy, (rows, others)))
+    assert np.allclose(found.best_row, best, atol=1e-5) and np.allclose(found.best_other, best_other, atol=1e-5)
+    flipped = nearest_first(*map(torch.from_numpy, (others, rows)), n_candidates=5)
+    assert len(set(flipped.other.tolist())) == len(flipped.other) == 120
+
+
+def test_large_sides_are_paired_nearest_first_and_say_so(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairing, "EXACT_SIDE", 20)
+    found = Comparisons().compare(run, "base", run, "base")
+    assert found.counts.matched == 48 and "nearest first" in found.notes[0] and len(found.control_cosines) > 10
+    assert not Comparisons().compare(run, "residual", run, "residual").notes
+    assert (most_latents(512), most_latents(2**38)) == (65_536, 20)
 
 
 def test_saes_of_other_widths_are_refused(run, tmp_path) -> None:

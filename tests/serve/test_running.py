@@ -18,10 +18,11 @@ from sparselight.serve import ServeSettings
 from sparselight.serve.running import bind
 
 QUIET = {**os.environ, "SPARSELIGHT_NO_OPEN": "1"}
+WAIT_S = 240
 
 
 def fetch(url: str) -> tuple[int, str]:
-    with urllib.request.urlopen(url, timeout=60) as answer:  # follows the redirect that sets the cookie, without keeping the cookie
+    with urllib.request.urlopen(url, timeout=WAIT_S) as answer:  # follows the redirect that sets the cookie, without keeping the cookie
         return answer.status, answer.read().decode()
 
 
@@ -61,10 +62,10 @@ def test_the_command(plain_run: Path) -> None:
             with pytest.raises(urllib.error.HTTPError, match="401"):
                 fetch(f"{url}api/runs")
             request = urllib.request.Request(f"{url}api/runs", headers={"Authorization": f"Bearer {token}"})
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
                 assert answer.status == 200
             served.send_signal(signal.SIGINT)
-            _, errors = served.communicate(timeout=60)
+            _, errors = served.communicate(timeout=WAIT_S)
             assert (served.returncode, errors.strip().splitlines()[-1]) == (0, "stopped")
             assert "Traceback" not in errors
         finally:

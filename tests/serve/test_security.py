@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from skeleton import faults
 from worded_run import make_worded_run, plain
 
 from sparselight.errors import ConfigError
@@ -116,8 +117,39 @@ def test_a_shared_server_changes_nothing_and_tells_no_paths(tmp_path: Path, conn
     assert client.post("/api/runs/run/notes", json=note, headers=bearer).status_code == 403
     edit = {"input": {"text": "a"}, "edits": [{"feature": "base/1", "operation": "ablate", "amount": 0.0}]}
     assert client.post("/api/runs/run/live/edit", json=edit, headers=bearer).status_code == 403
+    stage = next(run.glob("corpus-*/record.json"))
+    stage.write_text(stage.read_text().replace('"summary": {', '"summary": {"told": "read from /home/somebody/private/texts in 3 s", ', 1))
+    assert "read from texts in 3 s" in connect(run, **SHARED).get("/api/runs/run/log", headers=bearer).text
     for path in ("/api/runs/nope/overview", "/api/runs/run/features/base/77", "/api/runs/run/map?source=nope"):
         assert str(tmp_path) not in client.get(path, headers=bearer).text
+
+
+def test_a_browser_gets_a_page_and_a_program_json(plain_run: Path, connect: Any) -> None:
+    client, browser = connect(plain_run), {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    for path, status in (("/nope", 404), ("/runs/run/nope", 404), ("/runs/run/features/base/x", 400), ("/x<script>", 404)):
+        page = client.get(path, headers=browser)
+        assert (page.status_code, page.headers["content-type"]) == (status, "text/html; charset=utf-8"), path
+        assert "Instead:" in page.text and 'href="/"' in page.text and faults(page.text) == []
+    assert "nothing stands at that address" in client.get("/nope", headers=browser).text
+    for path in ("/api/nope", "/static/nope.css"):
+        assert set(client.get(path, headers=browser).json()) == {"asked", "why", "instead"}
+    assert set(client.get("/nope").json()) == {"asked", "why", "instead"}  # not a browser
+    refused = connect(plain_run, **SHARED).get("/runs/run", headers=browser)
+    assert refused.status_code == 401 and 'name="token"' in refused.text and "/static/" not in refused.text and TOKEN not in refused.text
+    assert connect(plain_run).get("/", headers={**browser, "host": "evil.test"}).text.startswith("<!doctype html>")
+
+
+def test_a_failure_of_the_server_carries_the_policy_too(plain_run: Path, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = connect(plain_run)
+
+    def broken(_run: str) -> None:
+        raise ZeroDivisionError("/home/somebody/secret")
+
+    monkeypatch.setattr(client.app.state.data, "log", broken)  # type: ignore[attr-defined]
+    for path, headers in (("/api/runs/run/log", {}), ("/runs/run/log", {"accept": "text/html"})):
+        answer = client.get(path, headers=headers)
+        assert (answer.status_code, answer.headers["content-security-policy"]) == (500, POLICY)
+        assert "somebody" not in answer.text and "the server failed" in answer.text
 
 
 def test_each_note_leaves_a_line(tmp_path: Path, connect: Any) -> None:

@@ -194,12 +194,12 @@ def test_two_writers_on_one_machine_exclude_one_another(url):
 
     def wait(n_captured):
         begun.set()
-        assert go_on.wait(60)
+        assert go_on.wait(600)
 
     first = threading.Thread(target=make_store, args=(url,), kwargs={"subject": ToySubject(before_capture=wait)})
     first.start()
     try:
-        assert begun.wait(60)
+        assert begun.wait(600)
         with pytest.raises(RunError, match="another process"):
             make_store(url)
     finally:

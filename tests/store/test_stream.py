@@ -140,7 +140,7 @@ def test_a_stream_that_is_let_go_of_ends_its_thread(store):
     [thread] = stream_threads()
     stream._ahead._windows[next(iter(stream._ahead._windows))].result()
     del stream
-    thread.join(timeout=20)
+    thread.join(timeout=120)
     assert not thread.is_alive()
 
 

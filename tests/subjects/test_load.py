@@ -6,6 +6,7 @@ import torch
 from transformers import BertConfig, BertLMHeadModel, T5Config, T5ForConditionalGeneration
 
 from sparselight.errors import ConfigError, MissingExtraError, SubjectError
+from sparselight.places import known_as
 from sparselight.subjects import CausalLM, Encoder, MaskedLM, SubjectConfig, load, load_subject, weights
 from sparselight.testing import tiny_corpus, tiny_family, tiny_subject, tiny_tokenizer
 from sparselight.testing.families import family_tokenizer, tiny_model
@@ -31,7 +32,8 @@ def config(source: object, **settings: object) -> SubjectConfig:
 def test_a_local_folder_loads_as_it_was_saved(checkpoint: Path, capfd: pytest.CaptureFixture[str]) -> None:
     subject, original = load_subject(config(checkpoint)), tiny_subject()
     assert subject.fingerprint == original.fingerprint
-    assert subject.ref().name == str(checkpoint)
+    assert subject.ref().name == known_as(str(checkpoint)) and "/" not in subject.ref().name
+    assert subject.ref().source == subject.ref().address == str(checkpoint)
     batch = subject.prepare(tiny_corpus(2).examples)
     assert torch.equal(subject.loss(batch), original.loss(batch))
     assert capfd.readouterr() == ("", "")
@@ -54,7 +56,7 @@ def test_the_demo_is_the_packages_own_model(checkpoint: Path, tmp_path: Path, mo
         load_subject(SubjectConfig(context_tokens=64))
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets" / "demo_subject").symlink_to(checkpoint)
-    assert load_subject(SubjectConfig(context_tokens=64)).ref().name == "demo"
+    assert load_subject(SubjectConfig(context_tokens=64)).ref().address == "demo"
 
 
 @pytest.mark.parametrize(("settings", "why"), [

@@ -124,7 +124,7 @@ def test_with_the_real_package_offline(name: str, tmp_path: Path) -> None:
         pytest.skip(f"{name} is not installed (pip install {name})")
     code = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "run"), name=name)
     env = os.environ | {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout == ""
     assert [line["step"] for line in lines_of(tmp_path / "run")] == list(range(10, 101, 10))

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -81,14 +82,23 @@ def headline(record: StageRecord) -> str:
         return ""
 
 
+def expected(seconds: float | None) -> str:
+    return "not known yet" if seconds is None else f"{seconds:.0f} s"
+
+
+def total(seconds: float, parts: Sequence[float | None]) -> str:
+    """The sum of what is known."""
+    return f"{'over ' if None in parts else ''}{seconds:.0f} s"
+
+
 def print_plan(plan: Plan, out: Path) -> None:
     console = Console()
     table = Table("stage", "state", "tokens", "bytes on disk", "expected", title=f"{plan.name} in {out}", title_justify="left")
     for row in plan.rows:
         tokens = f"{row.n_tokens:,}" if row.n_tokens else ""
-        table.add_row(row.stage, "finished" if row.finished else "to do", tokens, _bytes(row.n_bytes), f"{row.seconds:.0f} s")
+        table.add_row(row.stage, "finished" if row.finished else "to do", tokens, _bytes(row.n_bytes), expected(row.seconds))
     console.print(table)
-    console.print(f"expected: {plan.seconds:.0f} s and {_bytes(plan.n_bytes)} on this machine; nothing was done")
+    console.print(f"expected: {total(plan.seconds, [row.seconds for row in plan.rows])} and {_bytes(plan.n_bytes)} on this machine; nothing was done")
 
 
 def print_result(result: Result, out: Path) -> None:

@@ -88,14 +88,16 @@ def print_plan(plan: "SpecialisePlan") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from sparselight.cli.console import expected, total
+
     table = Table("step", "state", "tokens", "expected", title=f"{plan.name} in {plan.folder}", title_justify="left")
     for step in plan.steps:
-        table.add_row(step.name, "finished" if step.finished else "to do", f"{step.n_tokens:,}" if step.n_tokens else "", f"{step.seconds:.0f} s")
+        table.add_row(step.name, "finished" if step.finished else "to do", f"{step.n_tokens:,}" if step.n_tokens else "", expected(step.seconds))
     console = Console()
     console.print(table)
     n_tokens = "is not harvested yet" if plan.n_domain_tokens is None else f"holds {plan.n_domain_tokens:,} training tokens"
     console.print(f"the domain {n_tokens}; {plan.advised_tokens:,} are advised for so many new latents", highlight=False, soft_wrap=True)
-    console.print(f"expected: {plan.seconds:.0f} s on this machine; nothing was done", highlight=False)
+    console.print(f"expected: {total(plan.seconds, [step.seconds for step in plan.steps])} on this machine; nothing was done", highlight=False)
 
 
 def print_result(result: "SpecialiseResult") -> None:

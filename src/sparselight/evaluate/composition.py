@@ -3,7 +3,8 @@
 Matryoshka SAEs (arXiv 2503.17547, appendix D.1) and OrtSAE (arXiv 2509.22033); the budget is that of SAEBench's meta_structure: BatchTopK of
 ceil(m/4) latents, k = 4, 1500 steps of 1024 rows drawn with replacement, Adam at a constant 5e-4, no dead latents' loss. It is trained
 by our own engine: rows of unit norm as they are, decoder rows of unit norm, W_enc = W_dec^T to begin with. Values depend on the budget, so they
-compare only at equal settings. Refuses: dictionaries too small for k latents.
+compare only at equal settings. The work is bounded: a MetaSAE is trained on at most max_latents rows, and controls get fewer of them. Refuses:
+dictionaries too small for k latents.
 """
 
 from collections.abc import Callable, Mapping
@@ -50,6 +51,10 @@ class CompositionConfig(Config):
     """Learning rate of Adam, constant."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One MetaSAE each; the value is their mean."""
+    control_seeds: int = Field(1, gt=0)
+    """How many of these seeds controls get: with 1, their value has no interval."""
+    max_latents: int = Field(4096, gt=0)
+    """Latents of a dictionary that the MetaSAE is trained on; of a larger one, a random sample of so many, which a note says."""
 
     @field_validator("seeds")
     @classmethod
@@ -74,14 +79,15 @@ def measure_composition(
     Raises:
         SaeError: when weights are not finite.
     """
-    total, done = 2 * len(contenders) * len(config.seeds) * config.n_steps, 0
+    seeds = {name: config.seeds[:config.control_seeds] if contender.is_control else config.seeds for name, contender in contenders.items()}
+    total, done, before = 2 * config.n_steps * sum(map(len, seeds.values())), 0, 0
 
     def step(note: str) -> None:
         nonlocal done
         done += 1
         progress(done, total, note)
 
-    for number, (name, contender) in enumerate(contenders.items()):
+    for name, contender in contenders.items():
         whole = Directions.of(case, name, contender)
         rates: list[float] = []
         for variant, directions in (("", whole), ("alive", whole if isinstance(whole, str) else whole.living())):
@@ -89,17 +95,27 @@ def measure_composition(
             if isinstance(directions, str):
                 findings.lacks(cell, directions)
                 continue
-            rows = directions.decoder()
+            rows = _sampled(directions.decoder(), config)
             if len(directions) <= config.k:
                 findings.lacks(cell, f"{len(directions)} latents are too few for a MetaSAE of k = {config.k} (composition.k)")
             elif float((rows - rows[0]).abs().max()) < SAME:
                 findings.lacks(cell, "its decoder rows are all the same")
             else:
                 if variant == "" or directions is not whole:
-                    rates = [composition_rate(rows, config, seed, partial(step, name)) for seed in config.seeds]
-                findings.add(cell, summary(rates, config.seeds))
-        done = 2 * (number + 1) * len(config.seeds) * config.n_steps
+                    rates = [composition_rate(rows, config, seed, partial(step, name)) for seed in seeds[name]]
+                if len(rows) < len(directions):
+                    findings.notes.append(f"composition of {name}{f' ({variant})' if variant else ''}: a random sample of {len(rows):,} of its "
+                                          f"{len(directions):,} latents (composition.max_latents); it compares only with samples of that size")
+                findings.add(cell, summary(rates, seeds[name]))
+        done = before = before + 2 * len(seeds[name]) * config.n_steps
         progress(done, total, name)
+
+
+def _sampled(rows: Float[Tensor, "latent d"], config: CompositionConfig) -> Float[Tensor, "kept d"]:
+    if len(rows) <= config.max_latents:
+        return rows
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seeds[0]))
+    return rows[order[:config.max_latents].sort().values.to(rows.device)]
 
 
 def composition_rate(

@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
 
 from sparselight.errors import ConfigError
@@ -59,6 +58,8 @@ def neighbor_ratios(x: Float[Tensor, "point d_in"]) -> NeighborRatios:
 
 def dimension_mle(mu: Float[np.ndarray, " point"]) -> tuple[float, float, float]:
     """(n - 1) / sum ln mu, and its 95 % interval if the ratios were independent."""
+    from scipy import stats
+
     total, n = float(np.log(mu).sum()), len(mu)
     if not total > 0:
         raise ConfigError(asked="estimate an intrinsic dimension", why="every point has two neighbors at one distance, as points of a grid do",

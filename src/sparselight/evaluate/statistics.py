@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 from sparselight.errors import ConfigError
 from sparselight.records import MetricValue
 
 FEW_GROUPS = 10  # with fewer, percentile intervals are known to be too narrow; the record says so
 FEW_SEEDS = 3  # with fewer, the spread between seeds is hardly known; the note says so
-Z95 = float(stats.norm.ppf(0.975))
+Z95 = float(ndtri(0.975))
 
 Resampled = Float[np.ndarray, " resample"]
 
@@ -156,7 +156,7 @@ def over_seeds(values: Sequence[float], seeds: Sequence[int]) -> tuple[MetricVal
     if n < FEW_SEEDS:
         note = "one seed, so nothing is known of the spread between seeds" if n == 1 else f"only {n} seeds, so the spread between them is hardly known"
     if n > 1:
-        half = float(stats.t.ppf(0.975, n - 1) * found.std(ddof=1) / np.sqrt(n))
+        half = float(stdtrit(n - 1, 0.975) * found.std(ddof=1) / np.sqrt(n))
         result = result.model_copy(update={"low": result.value - half, "high": result.value + half})
     return result, note
 

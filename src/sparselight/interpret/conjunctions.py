@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Int
 
-from sparselight.interpret.families import NO_VALUE, Codes, Family, Words, visible_breaks
+from sparselight.interpret.families import NO_VALUE, Codes, Family, Words, in_span, visible_breaks
 from sparselight.interpret.tokens import TokenFrame
 
 ARROW = "\u2192"  # between the two parts of a value
+PIECE_IN = "piece in "  # before the name of an annotation
 NEAR_WORDS = 8
 MOST_GROUPS_FRAC = 0.1  # of the explain groups; an idf of at least ln 10
 
@@ -32,13 +33,17 @@ def conjunction_families(frame: TokenFrame, words: Words, piece: Family, spans: 
         Family("behind", "conjunction", last, values),
         _pairs("words", words.before(1), words.own(), words.values, words.values, min_support),
         _pairs("tokens", last, own, values, values, min_support),
-        *(_pairs(f"piece in {span.name}", piece.codes, span.codes, piece.values, span.values, min_support) for span in spans),
+        *(_pairs(f"{PIECE_IN}{span.name}", piece.codes, span.codes, piece.values, span.values, min_support) for span in spans),
         _near(frame, words),
     ]
 
 
-def describe_conjunction(name: str, value: str) -> str:
-    """A value in plain words."""
+def describe_conjunction(name: str, value: str, are_letters: bool = False) -> str:
+    """A value in plain words.
+
+    Args:
+        are_letters: pieces are single letters, as of proteins.
+    """
     first, _, second = (visible_breaks(part) for part in value.partition(ARROW))
     if name == "behind":
         return f"right after the token `{visible_breaks(value)}`"
@@ -48,7 +53,7 @@ def describe_conjunction(name: str, value: str) -> str:
         return f"the word `{second}` after `{first}`"
     if name == "tokens":
         return f"the token `{second}` right after `{first}`"
-    return f"`{first}` in {second.replace('_', ' ')}"
+    return f"{f'the letter `{first.upper()}`' if are_letters else f'`{first}`'} in {in_span(name.removeprefix(PIECE_IN), second)}"
 
 
 def _pairs(name: str, first: Codes, second: Codes, first_values: Sequence[str], second_values: Sequence[str], min_support: int) -> Family:

@@ -7,15 +7,16 @@ modality, never on token strings alone. How they are chosen: `examples`. Refuses
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from sparselight.interpret.activations import window_bounds
-from sparselight.interpret.patches import Pictures, Whole, choose_picture, patch_ranges
+from sparselight.interpret.patches import Pictures, Whole, choose_picture, other_patches, patch_ranges
 from sparselight.interpret.tokens import SetTokens, TokenFrame
 from sparselight.protocols import Example
-from sparselight.records import Context
+from sparselight.records import Context, OtherImage
 from sparselight.records.cards import ContextKind
 
 MARK_JOINT = "; "
@@ -71,24 +72,42 @@ class Windows:
         tokens = self.sets[token_set]
         at = int(np.searchsorted(tokens.rows, row))
         example = tokens.examples[int(tokens.example[at])]
-        media, grid, chosen = None, None, self._around(tokens, at)
+        chosen, pictured = self._around(tokens, at), dict[str, Any]()
+        activations = np.zeros(len(chosen)) if window is None else window[chosen - at + self.before]
         if self.pictures is not None and example.images:
-            number, grid, chosen = choose_picture(self.pictures.layout(example), tokens, at, chosen, self.before, self.after)
-            media = self.pictures.keep(example, number)
-        if window is None:
-            activations = np.zeros(len(chosen))
-        elif grid is None:
-            activations = window[chosen - at + self.before]
-        else:
-            assert whole is not None, "a picture reaches beyond the window"
-            first, last = np.searchsorted(tokens.example, tokens.example[at] + np.arange(2)).tolist()
-            activations = whole(token_set, first, last)[chosen - first]
+            whole = _silent if window is None else whole
+            chosen, activations, pictured = self._pictured(self.pictures, token_set, at, (chosen, activations), whole)
         peak = int(np.searchsorted(chosen, at))
         return Context(
             example=example.id, group=example.group, tokens=[self.token_text(token) for token in tokens.token_id[chosen].tolist()],
             activations=activations.astype(np.float64).tolist(), peak=peak, kind=kind, quantile=quantile, start=int(tokens.position[at]) - peak,
-            marks=marks_of(example, tokens.char_start[chosen], tokens.char_end[chosen]) if self.with_marks else [], media=media, grid=grid,
+            marks=marks_of(tokens.annotated([example])[0], tokens.char_start[chosen], tokens.char_end[chosen]) if self.with_marks else [], **pictured,
         )
+
+    def _pictured(self, pictures: Pictures, token_set: int, at: int, window: tuple[Int[np.ndarray, " token"], Float[np.ndarray, " token"]],
+                  whole: Whole | None) -> tuple[Int[np.ndarray, " token"], Float[np.ndarray, " token"], dict[str, Any]]:
+        """Tokens and activations of a context of an example with images, and the fields that name its images.
+
+        Args:
+            window: what it shows without an image whose patches are tokens.
+            whole: needed where patches are tokens.
+        """
+        tokens, (chosen, activations) = self.sets[token_set], window
+        example = tokens.examples[int(tokens.example[at])]
+        layout = pictures.layout(example)
+        number, grid, chosen = choose_picture(layout, tokens, at, chosen, self.before, self.after)
+        first, last = np.searchsorted(tokens.example, tokens.example[at] + np.arange(2)).tolist()
+        everywhere = np.zeros(last - first)
+        if grid is not None:
+            assert whole is not None, "a picture reaches beyond the window"
+            everywhere = whole(token_set, first, last)
+        others = []
+        for other, patches in other_patches(layout, tokens, at, number):
+            values = everywhere[patches - first].astype(np.float64).tolist()
+            others.append(OtherImage(media=pictures.keep(example, other), grid=layout[other].grid if len(patches) else None,
+                                     activations=values if any(values) else []))
+        return (chosen, activations if grid is None else everywhere[chosen - first],
+                {"media": pictures.keep(example, number), "grid": grid, "others": others})
 
     def _around(self, tokens: SetTokens, at: int) -> Int[np.ndarray, " token"]:
         """Tokens of the window around one, of its own example."""
@@ -152,3 +171,8 @@ def marks_of(example: Example, char_start: Int[np.ndarray, " token"], char_end: 
         return []
     return [MARK_JOINT.join(dict.fromkeys(span.value for span in near if span.start < end and span.end > start))
             for start, end in zip(char_start.tolist(), char_end.tolist(), strict=True)]
+
+
+def _silent(_token_set: int, first: int, last: int) -> Float[np.ndarray, " token"]:
+    """The activations of a latent where it is silent."""
+    return np.zeros(last - first)

@@ -79,3 +79,9 @@ def numbered(values: Iterable[str]) -> tuple[Codes, tuple[str, ...]]:
 def visible_breaks(value: str) -> str:
     """A value with its line breaks and tabs written out."""
     return value.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+
+
+def in_span(name: str, value: str) -> str:
+    """The value of an annotation in plain words; a name of several words says what the value is one of: transmembrane region: helix."""
+    phrase, said = name.replace("_", " "), visible_breaks(value).replace("_", " ")
+    return f"{phrase}: {said}" if " " in name and phrase != said else said

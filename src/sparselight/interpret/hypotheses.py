@@ -15,7 +15,7 @@ from jaxtyping import Int
 
 from sparselight.errors import CorpusError
 from sparselight.interpret.conjunctions import conjunction_families, describe_conjunction
-from sparselight.interpret.families import NO_VALUE, Codes, Family, JoinedText, Words, numbered, only_in_text, visible_breaks
+from sparselight.interpret.families import NO_VALUE, Codes, Family, JoinedText, Words, in_span, numbered, only_in_text, visible_breaks
 from sparselight.interpret.patches import PICTURE, PLACE, Pictures, patch_families
 from sparselight.interpret.search import Columns
 from sparselight.interpret.tokens import TokenFrame
@@ -77,14 +77,14 @@ def make_hypotheses(families: Sequence[Family], group: Int[np.ndarray, " token"]
     ranks: list[int] = []
     first_slots: list[int] = []
     widths: list[int] = []
+    are_letters = any(family.name == "piece" and all(len(value) == 1 for value in family.values) for family in families)
     for rank, family in enumerate(families):
         codes = np.atleast_2d(family.codes)
         kept = _often_enough(codes[:, :n_explain], group[:n_explain], len(family.values), min_support, min_groups)
         number = np.full(len(family.values) + 1, NO_VALUE, dtype=np.int32)  # the last entry serves the code -1
         number[kept] = len(labels) + np.arange(len(kept))
         labels += [f"{family.name}={family.values[value]}" for value in kept]
-        are_letters = family.name == "piece" and all(len(value) == 1 for value in family.values)
-        texts += [f"the letter `{family.values[value].upper()}`" if are_letters else describe(family.name, family.kind, family.values[value]) for value in kept]
+        texts += [describe(family.name, family.kind, family.values[value], are_letters) for value in kept]
         ranks += [rank] * len(kept)
         first_slots += [sum(len(rows) for rows in slots)] * len(kept)
         widths += [len(codes)] * len(kept)
@@ -105,12 +105,15 @@ def _often_enough(codes: Int[np.ndarray, "slot token"], group: Codes, n_values: 
     return np.flatnonzero(enough & (np.bincount(pairs // n_groups, minlength=n_values) >= min_groups))
 
 
-def describe(name: str, kind: str, value: str) -> str:
-    """A hypothesis in plain words."""
+def describe(name: str, kind: str, value: str, are_letters: bool = False) -> str:
+    """A hypothesis in plain words.
+
+    Args:
+        are_letters: pieces are single letters, as of proteins.
+    """
     shown = visible_breaks(value)
-    if kind == "span":  # a name of several words says what the value is one of: transmembrane region: helix
-        phrase, said = name.replace("_", " "), shown.replace("_", " ")
-        return f"{phrase}: {said}" if " " in name and phrase != said else said
+    if kind == "span":
+        return in_span(name, value)
     if kind == PICTURE:
         return "any patch of the picture"
     if kind == "box":
@@ -120,7 +123,9 @@ def describe(name: str, kind: str, value: str) -> str:
     if kind == "label":
         return f"anywhere in {name.replace('_', ' ')} {shown}"
     if kind == "conjunction":
-        return describe_conjunction(name, value)
+        return describe_conjunction(name, value, are_letters)
+    if name == "piece" and are_letters:
+        return f"the letter `{shown.upper()}`"
     if name == "position":
         return "the first token of an example" if value == "1" else f"token {value} of an example"
     words = {"word": "the word", "piece": "a piece that reads", "token": "the token", "after": "after the word", "line": "on lines whose first word is"}

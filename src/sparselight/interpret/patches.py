@@ -68,6 +68,16 @@ def choose_picture(pictures: Sequence[Picture], tokens: SetTokens, at: int, wind
     return number, pictures[number].grid, np.concatenate([shown, text[max(0, middle - before) : middle + after + 1]])
 
 
+def other_patches(pictures: Sequence[Picture], tokens: SetTokens, at: int, number: int) -> list[tuple[int, Int[np.ndarray, " token"]]]:
+    """The images of an example besides the one of that number, each with its patches; without any where patches are no tokens of the set."""
+    first, last = np.searchsorted(tokens.example, tokens.example[at] + np.arange(2)).tolist()
+    patches = first + np.flatnonzero(tokens.char_start[first:last] < 0)
+    sizes = [picture.grid[0] * picture.grid[1] if picture.grid else 0 for picture in pictures]
+    ends = np.cumsum(sizes) if sum(sizes) == len(patches) else np.zeros(len(sizes), dtype=np.int64)
+    return [(other, patches[end - size : end] if end else patches[:0]) for other, (end, size) in enumerate(zip(ends.tolist(), sizes, strict=True))
+            if other != number]
+
+
 def patch_ranges(frame: TokenFrame) -> tuple[Int[np.ndarray, " example"], Int[np.ndarray, " example"]]:
     """Of each example of the frame: its first patch and the token behind its last one; an empty range where it has none."""
     tokens = np.flatnonzero(frame.char_start < 0)

@@ -15,6 +15,7 @@ from sparselight.errors import CorpusError, StoreError
 from sparselight.protocols import Example, Store
 
 TokenRows = Int[np.ndarray, " token"]
+Annotate = Callable[[Sequence[Example]], list[Example]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class TokenSet:
     """Rows of the store, ascending."""
     examples: Mapping[str, Example]
     """By id; at least those that the rows belong to."""
+    annotate: Annotate | None = None
+    """Fills in the spans of examples, where they are not there yet: only the examples that are looked at are annotated, whatever the size of the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class SetTokens:
     char_end: TokenRows
     examples: Mapping[int, Example]
     """By the store's number."""
+    annotate: Annotate | None = None
 
     @classmethod
     def of(cls, token_set: TokenSet) -> "SetTokens":
@@ -58,7 +62,8 @@ class SetTokens:
             raise CorpusError(asked=f"explain latents on the token set {token_set.name!r}", why="it holds no token",
                               instead="give a set with tokens, or leave that set out")
         table = token_set.store.tokens()
-        columns = {name: table.column(name).to_numpy()[rows] for name in ("example", "position", "token_id", "char_start", "char_end")}
+        at = slice(int(rows[0]), int(rows[-1]) + 1) if bool((np.diff(rows) == 1).all()) else rows  # a slice shares the memory of a table in one piece
+        columns = {name: table.column(name).to_numpy()[at] for name in ("example", "position", "token_id", "char_start", "char_end")}
         listed = token_set.store.examples()
         id_of = dict(zip(listed.column("example").to_pylist(), listed.column("id").to_pylist(), strict=True))
         numbers = np.unique(columns["example"]).tolist()
@@ -66,7 +71,12 @@ class SetTokens:
         if missing is not None:
             raise StoreError(asked=f"explain latents on the token set {token_set.name!r}", why=f"the text of the stored example {missing!r} is not given",
                              instead="give the examples that the store was harvested from")
-        return cls(token_set.name, token_set.store, rows, **columns, examples={number: token_set.examples[id_of[number]] for number in numbers})
+        examples = {number: token_set.examples[id_of[number]] for number in numbers}
+        return cls(token_set.name, token_set.store, rows, **columns, examples=examples, annotate=token_set.annotate)
+
+    def annotated(self, examples: Sequence[Example]) -> list[Example]:
+        """Examples with their spans."""
+        return list(examples) if self.annotate is None else self.annotate(examples)
 
     def block_edges(self, block_tokens: int) -> Int[np.ndarray, " edge"]:
         """Where to cut the rows so that each block holds whole examples: at most `block_tokens` tokens, or one example that is longer."""
@@ -184,7 +194,7 @@ def _sampled(tokens: SetTokens, max_tokens: int, seed: list[int]) -> tuple[dict[
     kept = np.isin(tokens.example, chosen)
     columns = {name: getattr(tokens, name)[kept].astype(np.int64) for name in ("rows", "example", "position", "token_id", "char_start", "char_end")}
     columns["example"] = np.searchsorted(chosen, columns["example"])
-    examples = [tokens.examples[number] for number in chosen.tolist()]
+    examples = tokens.annotated([tokens.examples[number] for number in chosen.tolist()])
     _check_offsets(tokens.name, columns, examples)
     return columns, examples
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
-from scipy import stats
 from torch import Tensor
 
 from sparselight.config import Config
@@ -204,5 +203,7 @@ def mean_by_user(values: Float[Tensor, " row"], user: Int[np.ndarray, " row"], s
 
 def _monotonicity(doses: Sequence[TuningDose]) -> float | None:
     """Spearman's rank correlation of strength and share (Spearman 1904)."""
+    from scipy import stats
+
     shares = [dose.share.value for dose in doses]
     return None if len(set(shares)) < 2 else float(stats.spearmanr([dose.strength for dose in doses], shares).statistic)

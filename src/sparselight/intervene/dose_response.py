@@ -10,8 +10,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import rankdata
-from sklearn.isotonic import isotonic_regression
 
 from sparselight.evaluate.statistics import Resampled
 
@@ -34,6 +32,8 @@ class Curve:
 
 def spearman(strengths: Sequence[float] | np.ndarray, effect: Float[np.ndarray, "resample dose"]) -> Resampled:
     """Rank correlation of strength and effect over the doses (Spearman 1904); nan where the effect is the same at all doses."""
+    from scipy.stats import rankdata
+
     x, y = rankdata(strengths) * np.ones_like(effect), rankdata(effect, axis=1)
     x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
     bottom = np.sqrt((x * x).sum(1) * (y * y).sum(1))
@@ -42,6 +42,8 @@ def spearman(strengths: Sequence[float] | np.ndarray, effect: Float[np.ndarray, 
 
 def isotonic(effect: Float[np.ndarray, "resample dose"], wants: Wants) -> Float[np.ndarray, "resample dose"]:
     """The monotone curve with the least squared distance (Barlow et al. 1972), rising where more is wanted and falling where less is."""
+    from sklearn.isotonic import isotonic_regression
+
     return np.stack([isotonic_regression(row, increasing=wants == "more") for row in effect])
 
 

@@ -12,7 +12,6 @@ from typing import Literal, Self, get_args
 
 import numpy as np
 from pydantic import Field, model_validator
-from scipy.stats import fisher_exact
 
 from sparselight import __version__
 from sparselight.config import Config
@@ -226,6 +225,8 @@ def with_p(arms: Sequence[SequenceArm]) -> list[SequenceArm]:
 
 def fisher(first: SequenceArm, second: SequenceArm) -> float:
     """Two-sided p of Fisher's exact test on hits and misses."""
+    from scipy.stats import fisher_exact
+
     table = [[hits := round(arm.success.value * arm.success.n), arm.success.n - hits] for arm in (first, second)]
     return float(fisher_exact(table).pvalue)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy import stats
+from scipy.special import stdtr
 from torch import Tensor
 
 from sparselight.errors import CorpusError
@@ -186,7 +186,7 @@ def off_targets(before: Float[np.ndarray, "text item"], after: Float[np.ndarray,
     mean, spread = change.mean(0), change.std(0, ddof=1) if n_units > 1 else np.zeros(len(tested))
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(spread > 0, mean / (spread / np.sqrt(n_units)), np.where(mean == 0, 0.0, np.inf))
-    p = 2 * stats.t.sf(np.abs(t), n_units - 1) if n_units > 1 else np.ones(len(tested))
+    p = 2 * stdtr(n_units - 1, -np.abs(t)) if n_units > 1 else np.ones(len(tested))
     adjusted = benjamini_hochberg(p) if len(p) else p
     order = np.lexsort((-np.abs(mean), adjusted > ALPHA))[:N_LARGEST]
     largest = [OffTarget(name=names[tested[i]], title=titles[tested[i]], before=float(first[:, tested[i]].mean()), after=float(second[:, tested[i]].mean()),

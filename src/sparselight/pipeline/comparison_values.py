@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from sparselight.evaluate.findings import Cell
 from sparselight.evaluate.statistics import Resampled, Resamples, over_seeds, paired
@@ -155,5 +155,5 @@ def welch(first: Sequence[float], second: Sequence[float]) -> MetricValue:
     if variance == 0:
         return result
     degrees = variance**2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True))
-    half = float(stats.t.ppf(0.975, degrees) * np.sqrt(variance))
+    half = float(stdtrit(degrees, 0.975) * np.sqrt(variance))
     return result.model_copy(update={"low": value - half, "high": value + half})

@@ -6,6 +6,7 @@ Refuses, each with its setting: an encoder that cannot be loaded or pools in an 
 """
 
 import hashlib
+import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,7 @@ from sparselight.subjects.encoder import POOLED
 
 BATCH_TOKENS = 8192  # positions in one pass
 CHARS_A_TOKEN = 4  # roughly: only for batches of texts of like length
+PROBE_CHARS = 40_000  # of texts that an estimate embeds: seconds of work
 MIN_CACHED = 256  # texts: fewer are embedded sooner than a file is worth it
 MEAN_POOLED = ("facebook/contriever", "facebook/contriever-msmarco", "facebook/mcontriever", "facebook/mcontriever-msmarco")
 """Encoders without sentence-transformers files whose authors say how they pool (arXiv 2112.09118): the mean over tokens."""
@@ -58,6 +60,24 @@ class TextVectors:
             self._last = (key, self._cached(key, examples))
         return self._last[1]
 
+    def expected_seconds(self, examples: Sequence[Example]) -> float:
+        """Of making the vectors of these examples, by those of a few drawn evenly; 0 where they are kept already."""
+        if not examples or (self.folder is not None and self._path(self._key(examples)).is_file()):
+            return 0.0
+        policy = self.encoder.ref().token_policy
+        most = policy.context_tokens * CHARS_A_TOKEN if policy.pooling != "none" or policy.long_examples == "cut" else np.inf  # what a pass sees of a text
+        sizes = np.minimum([1 + len(example.text) for example in examples], most)
+        order = np.random.default_rng(0).permutation(len(examples))
+        drawn = order[:1 + int(np.searchsorted(np.cumsum(sizes[order]), PROBE_CHARS))]
+        embed(self.encoder, [examples[drawn[0]]], self.site)  # the first pass is slower than others
+        began = time.perf_counter()
+        embed(self.encoder, [examples[index] for index in drawn], self.site)
+        return (time.perf_counter() - began) * float(sizes.sum() / sizes[drawn].sum())
+
+    def _path(self, key: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{key[:16]}.safetensors"
+
     def save_index(self, examples: Sequence[Example]) -> None:
         """A faiss index of these examples beside their vectors, row by row, where vectors are kept (select.search = "faiss")."""
         if self.folder is None or len(examples) < MIN_CACHED:
@@ -67,7 +87,7 @@ class TextVectors:
             save_index(self(examples), self.config, path)
 
     def _cached(self, key: str, examples: Sequence[Example]) -> Float[np.ndarray, "example d"]:
-        path = self.folder / f"{key[:16]}.safetensors" if self.folder is not None else None
+        path = None if self.folder is None else self._path(key)
         if path is not None and path.is_file():
             try:
                 vectors: Float[np.ndarray, "example d"] = load_file(path)["vectors"]

@@ -7,6 +7,7 @@ import torch
 
 from sparselight.pipeline.engine import Run, stage_folder, stage_hash
 from sparselight.pipeline.recipe import Recipe
+from sparselight.pipeline.selecting import expected_seconds
 from sparselight.records import Part, StageRecord
 from sparselight.train import n_latents_for
 
@@ -26,7 +27,8 @@ class PlanRow(Part):
     finished: bool
     n_tokens: int
     n_bytes: int
-    seconds: float
+    seconds: float | None
+    """Null where it cannot be said yet."""
 
 
 class Plan(Part):
@@ -35,6 +37,7 @@ class Plan(Part):
     name: str
     rows: list[PlanRow]
     seconds: float
+    """Of the stages of which it is known."""
     n_bytes: int
 
 
@@ -52,8 +55,8 @@ def make_plan(recipe: Recipe, stages: "RunStages", run: Run) -> Plan:
     widths = {"train": n_latents_for(recipe.train, d_in), "residual": n_latents_for(recipe.residual, d_in)}
     forward_s = 2 * n_parameters / (flops * EFFICIENCY["behaviour"])
     n_explain = 2 * (recipe.explain.explain_tokens + recipe.explain.score_tokens)
-    sizes = {
-        "corpus": (0, 0, 4.0), "select": (recipe.select.max_tokens, 0, 5.0),
+    sizes: dict[str, tuple[int, float, float | None]] = {
+        "corpus": (0, 0, 4.0), "select": (recipe.select.max_tokens, 0, None if "dense" in recipe.select.retrieve or recipe.select.rerank == "tracin" else 5.0),
         "harvest": (n_harvest, n_harvest * (d_in * value_bytes + 12), 2 * n_parameters * n_harvest / (flops * EFFICIENCY["harvest"])),
         "train": (recipe.train.n_tokens, 12 * d_in * widths["train"], training(widths["train"], recipe.train.n_tokens)),
         "residual": (2 * recipe.residual.n_tokens, 12 * d_in * widths["residual"], 2 * training(sum(widths.values()), recipe.residual.n_tokens)),
@@ -71,8 +74,12 @@ def make_plan(recipe: Recipe, stages: "RunStages", run: Run) -> Plan:
         if finished:
             run.records[stage.name] = StageRecord.load(path)
         n_tokens, n_bytes, seconds = sizes[stage.name]
-        rows.append(PlanRow(stage=stage.name, finished=finished, n_tokens=n_tokens, n_bytes=0 if finished else n_bytes, seconds=0 if finished else seconds))
-    return Plan(name=recipe.name, rows=rows, seconds=sum(row.seconds for row in rows), n_bytes=sum(row.n_bytes for row in rows))
+        if stage.name == "select" and known and not finished:
+            seconds = expected_seconds(stages)
+        if finished:
+            n_bytes, seconds = 0, 0.0
+        rows.append(PlanRow(stage=stage.name, finished=finished, n_tokens=n_tokens, n_bytes=int(n_bytes), seconds=seconds))
+    return Plan(name=recipe.name, rows=rows, seconds=sum(row.seconds or 0 for row in rows), n_bytes=sum(row.n_bytes for row in rows))
 
 
 def training_seconds(d_in: int, n_latents: int, n_tokens: int, flops: float) -> float:

@@ -230,6 +230,6 @@ def subject_settings(ref: SubjectRef) -> SubjectConfig:
         "context_tokens", "count_specials", "padding_side", "long_examples", "overlap_tokens", "skip_start_tokens", "pack", "max_norms", "pooling")}
     if policy.images is not None:
         same["image_text"] = policy.images.model_dump(mode="json")
-    source, _, revision = ref.name.partition("@")
+    source, _, revision = (ref.source, "", "") if ref.source else ref.name.partition("@")
     return SubjectConfig.parse({**same, "source": source, "revision": revision or None, "bos": "auto" if policy.prepend_bos else "never",
                                 "chat_template": bool(policy.chat_prefix)}, "subject")

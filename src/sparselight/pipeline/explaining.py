@@ -7,6 +7,8 @@ other explainers are then carried over for every SAE whose weights are the same.
 
 import json
 import math
+import os
+import shutil
 import tempfile
 import threading
 from collections import Counter
@@ -149,7 +151,7 @@ def _up_to_date(run: Path, record: RunRecord, origin: dict[str, str], path: Path
 
 def _make(run: Path, record: RunRecord, origin: dict[str, str], scratch: Path, path: Path) -> None:
     new = scratch / FILE_NAME
-    new.write_bytes((run / record.stages["explain"] / FILE_NAME).read_bytes())
+    _link(run / record.stages["explain"] / FILE_NAME, new)
     catalogue = Catalogue(new)
     catalogue.add_associations(read_associations(run / record.stages["evaluate"], _n_latents(catalogue)) if "evaluate" in record.stages else {})
     if path.is_file():
@@ -159,6 +161,14 @@ def _make(run: Path, record: RunRecord, origin: dict[str, str], scratch: Path, p
     catalogue.close()
     add_table(new, "origin", [{"record": json.dumps(origin)}])
     new.replace(path)
+
+
+def _link(path: Path, new: Path) -> None:
+    """The same file under another name, which costs nothing: whoever changes a catalogue does so in a copy. Where there are no links, a copy."""
+    try:
+        os.link(path, new)
+    except OSError:
+        shutil.copyfile(path, new)
 
 
 def _carry_over(path: Path, origin: dict[str, str], new: Catalogue) -> None:

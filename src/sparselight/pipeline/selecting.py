@@ -7,7 +7,7 @@ for the cached vectors. Refuses: changes to a run's other tables.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from sparselight.errors import ConfigError, RunError, nearest
 from sparselight.files import sha256_file
 from sparselight.pipeline.embedding import TextVectors
 from sparselight.pipeline.engine import Run, Stage, Watcher, execute, finished_record, stage_folder, stage_hash
-from sparselight.pipeline.estimate import EFFICIENCY, probe_flops
 from sparselight.pipeline.influence import SaeInfluence
 from sparselight.pipeline.recipe import Recipe, find_recipe
 from sparselight.pipeline.selection_view import SelectPlan, SelectResult, describe, overlaps
@@ -25,6 +24,9 @@ from sparselight.protocols import Progress, no_progress
 from sparselight.records import RunRecord, StageRecord
 from sparselight.select import Influence, SelectConfig, Selection, find_seeds, select_examples
 from sparselight.subjects import HuggingFaceSubject
+
+if TYPE_CHECKING:
+    from sparselight.pipeline.stages import RunStages
 
 VECTORS_FOLDER = "vectors"
 STRATEGIES = ("bm25", "dense", "bm25+dense", "dense+bm25")
@@ -54,6 +56,23 @@ def make_selection(
     if vectors is not None and config.search == "faiss":
         vectors.save_index(list(both))
     return both, selection
+
+
+def expected_seconds(stages: "RunStages", n_selections: int = 1, has_vectors: bool = False) -> float | None:
+    """Of the stage: known once the corpus is read, and not known of gradients.
+
+    Args:
+        n_selections: as many orders of the texts.
+        has_vectors: an order needs vectors, whatever the settings say.
+    """
+    config, record = stages.recipe.select, stages.run.records.get("corpus")
+    if record is None or config.rerank == "tracin":
+        return None
+    seconds = record.summary["n_chars"] * SECONDS_A_CHAR * n_selections
+    if has_vectors or "dense" in config.retrieve:
+        vectors = TextVectors(config, stages.subject, stages.site, stages.run.folder / VECTORS_FOLDER)
+        seconds += vectors.expected_seconds([*stages.corpus_side("train"), *stages.corpus_side("held_out")])
+    return seconds
 
 
 def stage_inputs(config: SelectConfig, site: str) -> dict[str, Any]:
@@ -118,7 +137,7 @@ class SelectRun:
         if record is not None:
             n_examples, n_chars = record.summary["n_examples"], record.summary["n_chars"]
             new = len(self._compared()) + (not finished)
-            seconds = n_chars * SECONDS_A_CHAR * new + (self._vector_seconds(n_chars) if self._needs_vectors() else 0)
+            seconds = expected_seconds(self.stages, new, self._needs_vectors()) if new else 0.0
         return SelectPlan(source=str(self.folder if self.is_run else self.source), strategies=[strategy_name(config), *self._compared()],
                           max_tokens=config.max_tokens, n_examples=n_examples, n_chars=n_chars, finished=finished, seconds=seconds)
 
@@ -206,10 +225,6 @@ class SelectRun:
             if found is not None:
                 self.records["select"] = found
         return "select" in self.records
-
-    def _vector_seconds(self, n_chars: int) -> float:
-        encoder = TextVectors(self.recipe.select, self.stages.subject, self.stages.site).encoder
-        return 2 * encoder.n_parameters() * n_chars / 4 / (probe_flops() * EFFICIENCY["harvest"])
 
     def _next_command(self) -> str:
         if self.is_run and self._is_finished():

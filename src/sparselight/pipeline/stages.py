@@ -217,12 +217,11 @@ class RunStages:
         return examples_in(self.store(f"{name}_held_out"), side)
 
     def token_sets(self, side: str) -> list[TokenSet]:
-        """The general and the domain store of one side with their annotated examples."""
+        """The general and the domain store of one side with their examples, which are annotated where they are looked at."""
         sets, whole = [], self.corpus_side(side)
         for name in ("general", "domain"):
             store = self.store(f"{name}_{side}")
-            examples = whole.annotate(examples_in(store, whole))
-            sets.append(TokenSet(name, store, np.arange(store.n_tokens), {example.id: example for example in examples}))
+            sets.append(TokenSet(name, store, np.arange(store.n_tokens), {example.id: example for example in examples_in(store, whole)}, whole.annotate))
         return sets
 
 

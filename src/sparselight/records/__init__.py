@@ -4,7 +4,7 @@ Each record is one JSON file with its own kind and version, written atomically. 
 """
 
 from sparselight.records.base import CheckedRecord, MetricValue, Part, Record
-from sparselight.records.cards import Association, Card, Context, ContextKind, Evidence, Explanation, Grade, Neighbour, Score
+from sparselight.records.cards import Association, Card, Context, ContextKind, Evidence, Explanation, Grade, Neighbour, OtherImage, Score
 from sparselight.records.corpus import BadRow, CorpusRecord, DuplicateCluster, Duplicates, FetchedPage, LabelCount, SourceFile, UniprotFetch
 from sparselight.records.edits import Condition, Edit, EditResult, EditSet, InterventionRecord, NextToken, Where
 from sparselight.records.evaluation import EvalRecord, EvalRow, EvaluatedCoder, EvaluatedData, FamilyRun, UndefinedValue
@@ -70,6 +70,7 @@ __all__ = [
     "Note",
     "OffTarget",
     "OffTargets",
+    "OtherImage",
     "Part",
     "RankingValue",
     "RecommendationLists",

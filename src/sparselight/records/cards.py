@@ -11,6 +11,17 @@ ContextKind = Literal["top", "quantile", "importance", "random", "near_miss", "n
 Grade = Literal["A", "B", "C", "D"]
 
 
+class OtherImage(Part):
+    """A further image of a context's example."""
+
+    media: str
+    """Its file, relative to the run folder."""
+    grid: tuple[int, int] | None = None
+    """Rows and columns of patches, where these are tokens."""
+    activations: list[float] = Field(default_factory=list)
+    """Of the card's latent, one a patch, row by row; empty where it is silent on all of them."""
+
+
 class Context(Part):
     """A window of tokens, for a page or a prompt: around a firing, or one on which the latent is silent."""
 
@@ -34,6 +45,8 @@ class Context(Part):
     """Of an example with images: the file of the one that is shown, relative to the run folder."""
     grid: tuple[int, int] | None = None
     """Of that image: rows and columns of patches, where these are tokens. The first rows x columns tokens are they, row by row; text follows."""
+    others: list[OtherImage] = Field(default_factory=list)
+    """The example's other images, where it has several."""
 
     @property
     def is_silent(self) -> bool:

@@ -1,6 +1,6 @@
 """Measurements of coders on data, with intervals, controls, and what could not be measured."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -94,6 +94,16 @@ class EvaluatedData(Part):
     fit_ids: str = ""
 
 
+class Matched(NamedTuple):
+    """A coder that was trained, and a control that reaches as much of a metric."""
+
+    dataset: str
+    coder: str
+    value: MetricValue
+    control: str
+    control_value: MetricValue
+
+
 class EvalRecord(Record):
     """All measurements of one evaluation, controls included."""
 
@@ -119,3 +129,23 @@ class EvalRecord(Record):
     """By name, in the order of the suite; also those that were not measured."""
     coders: dict[str, EvaluatedCoder] = Field(default_factory=dict)
     datasets: dict[str, EvaluatedData] = Field(default_factory=dict)
+
+    def matched_by_controls(self, metric: str) -> list[Matched]:
+        """Where a control reaches as much as a trained coder of a metric that is better when higher.
+
+        As much: the paired difference does not lie below zero with its whole interval; without a paired one, the control's value reaches the interval of
+        the trained coder. A control that has the trained coder in it (`base+...`) is a rival that was trained too, and left out.
+        """
+        rows, differences = ([row for row in part if row.metric == metric and not row.setting] for part in (self.rows, self.differences))
+        values = {(row.dataset, row.coder): row for row in rows}
+        paired = {(row.dataset, row.coder, row.reference or self.base or "base"): row.value for row in differences}
+        found = []
+        for (dataset, coder), trained in values.items():
+            for (other, control), row in values.items():
+                if trained.is_control or not row.is_control or other != dataset or control.startswith(f"{coder.partition('+')[0]}+"):
+                    continue
+                change = paired.get((dataset, control, coder))
+                floor = trained.value.value if trained.value.low is None else trained.value.low
+                if (row.value.value >= floor) if change is None or change.high is None else change.high >= 0:
+                    found.append(Matched(dataset, coder, trained.value, control, row.value))
+        return found

@@ -1,9 +1,10 @@
 """Which model, exactly, and which of its positions count as tokens."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from sparselight.places import known_as
 from sparselight.records.base import Part
 
 
@@ -88,9 +89,25 @@ class SubjectRef(Part):
     """Which model, exactly."""
 
     name: str
+    """What people call it; of a model on a hub, what loads it."""
     fingerprint: str
     """SHA-256 over weights, tokenizer and token policy."""
     token_policy: TokenPolicy
     kind: Literal["causal_lm", "masked_lm", "encoder", "module", "recommender", "image_text"] = "causal_lm"
     masking: Masking | None = None
     """Of a masked language model's loss."""
+    source: str = ""
+    """The folder that it was loaded from; empty where its name loads it, and in what is published."""
+
+    @property
+    def address(self) -> str:
+        """What loads it."""
+        return self.source or self.name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_of_a_folder(cls, fields: Any) -> Any:
+        """Records of earlier versions call a model in a folder by its path."""
+        if isinstance(fields, dict) and "source" not in fields and known_as(str(fields.get("name", ""))) != fields.get("name"):
+            return {**fields, "name": known_as(str(fields["name"])), "source": fields["name"]}
+        return fields

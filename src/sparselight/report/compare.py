@@ -25,7 +25,7 @@ from sparselight.report.compare_words import (
     units_sentence,
     verdicts,
 )
-from sparselight.report.html import environment
+from sparselight.report.html import page_that_fits
 from sparselight.vocab import METRICS
 
 MAX_BYTES = 3_000_000
@@ -43,13 +43,7 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
 
 def render_comparison(comparison: Comparison) -> str:
     """The page as text."""
-    template = environment().get_template("compare.html.j2")
-    page = ""
-    for most in MAX_BARS:
-        page = template.render(comparison_values(comparison, most))
-        if len(page.encode("utf-8", errors="replace")) <= MAX_BYTES:
-            break
-    return page
+    return page_that_fits("compare.html.j2", lambda most: comparison_values(comparison, most), MAX_BARS, MAX_BYTES)
 
 
 def comparison_values(comparison: Comparison, most_bars: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from sparselight.interpret.evidence import MIN_F1
@@ -190,12 +191,11 @@ def fire_rate_histogram(source: str, cards: Sequence[Card]) -> Markup | None:
 
 
 def _bins(rates: Sequence[float], axis: Scale, n_bins: int) -> list[int]:
-    counts = [0] * n_bins
-    for rate in rates:
-        if rate > 0:
-            share = (axis(max(rate, axis.low)) - axis.start) / (axis.stop - axis.start)
-            counts[min(n_bins - 1, int(share * n_bins))] += 1
-    return counts
+    """How many rates above 0 lie in each of equal parts of a logarithmic axis; as `axis` does it, for many thousands at once."""
+    fires = np.asarray(rates, dtype=np.float64)
+    low, high, at = math.log10(axis.low), math.log10(axis.high), np.log10(np.maximum(fires[fires > 0], axis.low))
+    share = (axis.start + (at - low) / (high - low) * (axis.stop - axis.start) - axis.start) / (axis.stop - axis.start)
+    return np.bincount(np.minimum(n_bins - 1, (share * n_bins).astype(np.int64)), minlength=n_bins).tolist()
 
 
 def _power(value: float | None) -> str:

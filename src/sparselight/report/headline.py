@@ -1,9 +1,11 @@
 """The headline: what the residual SAE changed, in one sentence, a few key numbers and one table, controls included.
 
-Owns the wording, which follows the intervals: a difference whose interval holds zero is not called a change, and a control that
-does as well as the residual SAE is named as such. Differences are the evaluation's own paired ones.
+Owns the wording, which follows the intervals: a difference whose interval holds zero is not called a change, a control that does
+as well as the residual SAE is named as such, and a figure that a control reaches too is called no achievement. Differences are the evaluation's own
+paired ones.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sparselight.records import EvalRecord, MetricValue
@@ -83,10 +85,28 @@ def headline_sentences(evaluation: EvalRecord, words: Words = TEXT) -> list[str]
     """The result in words: domain, general text, controls."""
     found = Measured(evaluation)
     base, both = (found.values.get((coder, "domain", "fvu")) for coder in (BASE, STITCHED))
+    warnings = loss_warnings(evaluation, words)
     if base is None or both is None:
-        return ["This run has no residual SAE measured on the domain, so there is no before and after to compare."]
-    return [_domain_sentence(base, both, found.differences.get((STITCHED, "domain", "fvu"))), *_general_sentence(found, words),
+        return ["This run has no residual SAE measured on the domain, so there is no before and after to compare.", *warnings]
+    return [_domain_sentence(base, both, found.differences.get((STITCHED, "domain", "fvu"))), *warnings, *_general_sentence(found, words),
             *_control_sentences(found, both, words)]
+
+
+def loss_warnings(evaluation: EvalRecord, words: Words = TEXT) -> list[str]:
+    """Where a control recovers as much of the model's loss as a trained SAE, so that the SAE's figure is no achievement: one sentence a dataset."""
+    found = evaluation.matched_by_controls("ce_recovered_mean")
+    sentences = []
+    for dataset in dict.fromkeys(one.dataset for one in found):
+        here = [one for one in found if one.dataset == dataset]
+        controls, coders = ({name: with_interval(value, percent) for name, value in pairs} for pairs in (
+            [(one.control, one.control_value) for one in here], [(one.coder, one.value) for one in here]))
+        sentences.append(f"CE recovered says nothing here: on {dataset} {words.texts} {_listed(controls)} of the model's loss, not clearly less than "
+                         f"{', '.join(f'{name} {value}' for name, value in coders.items())}. Go by the other figures, and by the features' evidence.")
+    return sentences
+
+
+def _listed(values: Mapping[str, str]) -> str:
+    return " and ".join(f"{name} recovers {value}" for name, value in values.items())
 
 
 def _domain_sentence(base: MetricValue, both: MetricValue, difference: MetricValue | None) -> str:

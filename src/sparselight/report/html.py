@@ -4,7 +4,7 @@ The templates escape everything; the only ready markup that they get are the fig
 renderers of `interpret`, which escape what they are given. A content security policy in the page forbids whatever slips through.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from markupsafe import Markup
 from sparselight.evaluate import undefined_lines
 from sparselight.files import write_bytes
 from sparselight.interpret.evidence import MIN_F1
+from sparselight.places import at_home, without_paths
 from sparselight.report import figures, prose
 from sparselight.report.data import ReportData
-from sparselight.report.headline import COLUMNS, headline_sentences, interval_sentence, key_numbers, subject_sentence, table_rows
+from sparselight.report.headline import COLUMNS, headline_sentences, interval_sentence, key_numbers, loss_warnings, subject_sentence, table_rows
 from sparselight.report.numbers import percent
 from sparselight.report.pictures import InlinePictures
 from sparselight.report.recommender import recommender_values
@@ -43,11 +44,20 @@ def write_report(data: ReportData, path: Path) -> None:
 
 def render(data: ReportData) -> str:
     """The page as text, with as many contexts a card as its size allows."""
-    template = environment().get_template("report.html.j2")
-    page = ""
-    for n_contexts in N_CONTEXTS:
-        page = template.render(page_values(data, n_contexts))
-        if len(page.encode("utf-8", errors="replace")) <= MAX_BYTES:
+    return page_that_fits("report.html.j2", lambda n_contexts: page_values(data, n_contexts), N_CONTEXTS, MAX_BYTES)
+
+
+def page_that_fits(template: str, values: Callable[[int], Mapping[str, Any]], sizes: Sequence[int], max_bytes: int) -> str:
+    """A page with as much on it as it can hold.
+
+    Args:
+        values: what the template refers to, for one of the sizes.
+        sizes: how much to show, the most first; the last one where none fits.
+    """
+    chosen, page = environment().get_template(template), ""
+    for size in sizes:
+        page = chosen.render(values(size))
+        if len(page.encode("utf-8", errors="replace")) <= max_bytes:
             break
     return page
 
@@ -55,7 +65,9 @@ def render(data: ReportData) -> str:
 @cache
 def environment() -> Environment:
     loader = PackageLoader("sparselight.report", "templates")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {"without_paths": without_paths, "at_home": at_home}
+    return made
 
 
 def page_values(data: ReportData, n_contexts: int) -> dict[str, Any]:
@@ -70,6 +82,7 @@ def page_values(data: ReportData, n_contexts: int) -> dict[str, Any]:
     words, n_bootstrap = words_of(data.run.recipe), prose.setting(data, "evaluate.n_bootstrap")
     return {
         "run": data.run, "what_was_done": prose.what_was_done(data), "sentences": headline_sentences(data.evaluation, words),
+        "warnings": loss_warnings(data.evaluation, words),
         "words": words,
         "key_numbers": key_numbers(data.evaluation, n_supported, n_added),
         "columns": COLUMNS, "rows": table_rows(data.evaluation), "notes": [*data.evaluation.notes, *undefined_lines(data.evaluation, SHOWN_FAMILIES)],

@@ -14,7 +14,7 @@ from sparselight.interpret.evidence import MIN_F1
 from sparselight.records import EvalRecord, MetricValue
 from sparselight.report import specialisation_figures as figures
 from sparselight.report.compare_marks import Look, key
-from sparselight.report.html import environment
+from sparselight.report.html import page_that_fits
 from sparselight.report.numbers import DASH, Format, count, interval, number, percent, seconds
 from sparselight.report.prose import recipe_toml, short_hash
 from sparselight.report.select_cards import best_cards, enriched_cards, tally
@@ -70,12 +70,7 @@ def write_specialisation(data: SpecialisationData, path: Path) -> None:
 
 def render_specialisation(data: SpecialisationData) -> str:
     """The page as text."""
-    template, page = environment().get_template("specialisation.html.j2"), ""
-    for n_contexts in N_CONTEXTS:
-        page = template.render(page_values(data, n_contexts))
-        if len(page.encode("utf-8", errors="replace")) <= MAX_BYTES:
-            break
-    return page
+    return page_that_fits("specialisation.html.j2", lambda n_contexts: page_values(data, n_contexts), N_CONTEXTS, MAX_BYTES)
 
 
 def page_values(data: SpecialisationData, n_contexts: int) -> dict[str, Any]:

@@ -3,40 +3,29 @@
 Owns what addresses name. Refuses: runs and SAEs that are not there.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from fastapi.responses import Response
 
+from sparselight.serve.api import written
 from sparselight.serve.data.compare import DRIFTED_FROM, MATCHED_FROM, Comparisons, Kind, SaeComparison
 from sparselight.serve.data.map import FeatureMap, Maps
-from sparselight.serve.data.served import ServedRun
-from sparselight.serve.settings import not_found
+from sparselight.serve.data.served import Runs
 
 Source = Annotated[str, Query(max_length=200)]
 Cosine = Annotated[float, Query(ge=0, le=1)]
 
 
-def analysis_router(runs: Mapping[str, Path]) -> APIRouter:
-    """Both routes.
-
-    Args:
-        runs: folders by the names that addresses give them.
-    """
+def analysis_router(runs: Runs) -> APIRouter:
+    """Both routes."""
     router = APIRouter(tags=["analysis"])
-    served = {name: ServedRun(name, folder) for name, folder in runs.items()}
     maps, comparisons = Maps(), Comparisons()
 
-    def find(run: str) -> ServedRun:
-        if run not in served:
-            raise not_found(f"open the run {run[:80]!r}")
-        return served[run]
-
-    @router.get("/runs/{run}/map")
-    def feature_map(run: str, source: Source = "base") -> FeatureMap:
+    @router.get("/runs/{run}/map", response_model=FeatureMap)
+    def feature_map(run: str, source: Source = "base") -> Response:
         """The features of an SAE on a map; where `is_final` is false, ask again in a few seconds."""
-        return maps.of(find(run), source)
+        return written(maps.of(runs[run], source))
 
     @router.get("/runs/{run}/compare")
     def compare(
@@ -45,7 +34,7 @@ def analysis_router(runs: Mapping[str, Path]) -> APIRouter:
     ) -> SaeComparison:
         """Two SAEs feature by feature; `b` is an SAE of this run, or RUN:SAE of another one that is served."""
         other, colon, source = b.rpartition(":")
-        against = find(other) if colon else find(run)
-        return comparisons.compare(find(run), a, against, source, kind, offset, limit, matched_from, min(drifted_from, matched_from))
+        against = runs[other] if colon else runs[run]
+        return comparisons.compare(runs[run], a, against, source, kind, offset, limit, matched_from, min(drifted_from, matched_from))
 
     return router

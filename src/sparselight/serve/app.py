@@ -1,7 +1,8 @@
 """The explorer's application: data, routers, errors in one form, static files, all behind the guard.
 
-Owns the wiring and the audit lines. Every error is {asked, why, instead}: those of ours keep their words, without the place of the run on this machine; any
-other is an error of the program, which is logged here and told without details. Refuses what `security` and the routers refuse.
+Owns the wiring and the audit lines. Every error is {asked, why, instead}, as a page where a browser opened an address outside /api: those of ours keep
+their words, without the place of the run on this machine; any other is an error of the program, which is logged here and told without details. Refuses what
+`security` and the routers refuse.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
@@ -24,15 +25,16 @@ from sparselight.errors import EndpointError, SparselightError, StoreError
 from sparselight.serve.analysis_api import analysis_router
 from sparselight.serve.api import api_router
 from sparselight.serve.data.explorer import ExplorerData
-from sparselight.serve.data.served import Runs, without_place
-from sparselight.serve.live.config import LiveConfig
+from sparselight.serve.data.served import Runs, without_paths, without_place
 from sparselight.serve.live.router import live_router
 from sparselight.serve.models import Refusal
 from sparselight.serve.notes import notes_of
 from sparselight.serve.notes_api import notes_router
-from sparselight.serve.pages import pages_router
-from sparselight.serve.security import Guard
+from sparselight.serve.pages import Pages, pages_router
+from sparselight.serve.security import HEADERS, Guard
 from sparselight.serve.settings import NotAllowedError, NotFoundError, ServeSettings
+from sparselight.serve.templating import refusal_page, wants_page
+from sparselight.serve.threads import ReadingThreads
 
 AUDIT = "serve_audit.jsonl"
 STATIC = Path(__file__).parent / "static"
@@ -67,10 +69,10 @@ def create_app(runs: Sequence[Path], settings: ServeSettings | None = None) -> F
 
 def _include(app: FastAPI, data: ExplorerData, settings: ServeSettings) -> None:
     """All routers."""
-    folders, audit = {id: run.folder for id, run in data.runs.items()}, Audit(settings)
-    app.include_router(pages_router(data, status_of))
-    for router in (api_router(data), live_router(folders, LiveConfig(), settings.may_try, audit), notes_router(folders, settings.may_write, audit),
-                   analysis_router(folders)):
+    folders, audit, reading = {id: run.folder for id, run in data.runs.items()}, Audit(settings), ReadingThreads()
+    app.include_router(pages_router(data, reading, status_of))
+    live = live_router(folders, settings.live, settings.may_try, audit, settings.share_readonly)
+    for router in (api_router(data, reading), live, notes_router(folders, settings.may_write, audit), analysis_router(data.runs)):
         app.include_router(router, prefix="/api")
 
 
@@ -108,29 +110,36 @@ def status_of(err: SparselightError) -> int:
 
 
 def _handle_errors(app: FastAPI, data: ExplorerData) -> None:
-    def told(err: Refusal, status: int) -> JSONResponse:
-        return JSONResponse(err.model_dump(), status)
+    pages, hides = Pages(data, status_of), data.settings.share_readonly
+
+    def told(request: Request, err: Refusal, status: int) -> Response:
+        """For a person a page, for a program JSON."""
+        return pages.problem(err, status) if wants_page(request.url.path, request.headers.get("accept", "")) else JSONResponse(err.model_dump(), status)
 
     @app.exception_handler(SparselightError)
-    async def ours(_request: Request, err: SparselightError) -> JSONResponse:
+    async def ours(request: Request, err: SparselightError) -> Response:
         parts = {"asked": err.asked, "why": err.why, "instead": err.instead}
         for run in data.runs.values():
             parts = {name: without_place(text, run) for name, text in parts.items()}
-        return told(Refusal(**parts), status_of(err))
+        return told(request, Refusal(**(without_paths(parts) if hides else parts)), status_of(err))
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_request: Request, err: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, err: RequestValidationError) -> Response:
         first = err.errors()[0]
         where = ".".join(str(part) for part in first["loc"])[:200]
-        return told(Refusal(asked=f"read {where} of the request", why=str(first["msg"])[:1].lower() + str(first["msg"])[1:200],
-                            instead="see /api/openapi.json for what is accepted"), 422)
+        return told(request, Refusal(asked=f"read {where} of the request", why=str(first["msg"])[:1].lower() + str(first["msg"])[1:200],
+                                     instead="see /api/openapi.json for what is accepted"), 422)
 
     @app.exception_handler(HTTPException)
-    async def other(request: Request, err: HTTPException) -> JSONResponse:
-        return told(Refusal(asked=f"{request.method} {request.url.path[:200]}", why=str(err.detail).lower(), instead="go back to the list of runs"),
-                    err.status_code)
+    async def other(request: Request, err: HTTPException) -> Response:
+        path = request.url.path[:200]
+        asked, why = (f"open {path}", "nothing stands at that address") if err.status_code == 404 else (f"{request.method} {path}", str(err.detail).lower())
+        return told(request, Refusal(asked=asked, why=why, instead="go back to the list of runs"), err.status_code)
 
     @app.exception_handler(Exception)
-    async def broken(request: Request, err: Exception) -> JSONResponse:
+    async def broken(request: Request, err: Exception) -> Response:
         log.error("%s %s failed", request.method, request.url.path, exc_info=err)
-        return told(Refusal(asked=f"{request.method} {request.url.path[:200]}", why="the server failed", instead="look at what it printed, and report it"), 500)
+        refused = Refusal(asked=f"{request.method} {request.url.path[:200]}", why="the server failed", instead="look at what it printed, and report it")
+        if wants_page(request.url.path, request.headers.get("accept", "")):
+            return HTMLResponse(refusal_page(refused, 500), 500, dict(HEADERS))
+        return JSONResponse(refused.model_dump(), 500, dict(HEADERS))  # it goes past the guard, which adds them to all others

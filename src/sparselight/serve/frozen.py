@@ -26,7 +26,8 @@ from sparselight.errors import ConfigError
 from sparselight.files import write_bytes
 from sparselight.serve.data.explorer import ExplorerData
 from sparselight.serve.data.served import Runs
-from sparselight.serve.models import FeatureCard, FeatureRow
+from sparselight.serve.figure_ids import owned
+from sparselight.serve.models import FeatureCard, FeatureRow, Figure
 from sparselight.serve.notes import notes_of
 from sparselight.serve.settings import ServeSettings
 from sparselight.serve.templating import environment
@@ -43,7 +44,7 @@ PICTURE_BYTES = 40_000  # larger pictures are made smaller
 PICTURE_SIZE = 256
 PICTURES_FRAC = 0.4  # of the file's size
 COLUMNS = ("source", "latent", "grade", "text", "label", "f1", "control_f1_high", "fire_rate", "domain_ratio", "supported", "page")
-IMAGE = re.compile(r'<image href="/api/runs/[^"/]+/media/([^"/]+)" width="(\d+)" height="(\d+)" preserveAspectRatio="none"/>')
+IMAGE = re.compile(r'<image href="/api/runs/[^"/]+/media/([^"/]+)" width="(\d+)" height="(\d+)"( preserveAspectRatio="none")?/>')
 
 
 class FrozenResult(NamedTuple):
@@ -62,6 +63,8 @@ class Picture(NamedTuple):
 
     id: str
     data: str
+    is_stretched: bool
+    """Whether it fills the square that it is drawn in, for a grid of patches to lie on it; otherwise it keeps its shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ def freeze(run: str | Path, out: str | Path, n_features: int = N_FEATURES, featu
 
 def render_frozen(run: Path, n_features: int = N_FEATURES, features: Sequence[str] = (), max_bytes: int = MAX_BYTES) -> tuple[bytes, int, int, list[str]]:
     """The page, how many features have a page in it, how many are listed, and what was cut."""
-    runs = Runs([run])
+    runs = Runs([run], hide_paths=True)
     name, served = next(iter(runs.items()))
     data = ExplorerData(runs, ServeSettings(), lambda own, source, latent: notes_of(own.folder, source, latent))
     wanted = chosen_features(data, name, n_features, features)
@@ -180,7 +183,8 @@ class Pages:
             kept = fewer_contexts(card, n_contexts)
             n_cut += sum(len(group.contexts) for group in card.contexts) - sum(len(group.contexts) for group in kept.contexts)
             edits = [edit.model_copy(update={"context": edit.context.model_copy(update={"html": pictures.inline(edit.context.html)})}) for edit in card.edits]
-            cards.append(FrozenCard(anchors[key], kept.model_copy(update={"edits": edits}), Markup(pictures.inline(str(contexts(kept))))))
+            kept = kept.model_copy(update={"edits": edits, "figures": own_figures(card, anchors[key])})
+            cards.append(FrozenCard(anchors[key], kept, Markup(pictures.inline(str(contexts(kept))))))
         rows = self.listed[:n_listed]
         cut = cut_words(self.overview.n_features, len(cards), len(rows), n_cut, n_contexts, pictures.n_left_out)
         overview = made.get_template("overview.html.j2")
@@ -188,7 +192,7 @@ class Pages:
         block = "".join(overview.blocks["main"](overview.new_context(own)))
         script = (STATIC / "frozen.js").read_text(encoding="utf-8")
         page = made.get_template("frozen.html.j2").render(
-            overview=self.overview, overview_html=Markup(block), cards=cards, pictures=pictures.kept.values(), link=link, cut=cut, version=__version__,
+            overview=self.overview, overview_html=Markup(block), cards=cards, pictures=pictures.kept, link=link, cut=cut, version=__version__,
             created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), style=Markup(styles()), script=Markup(script), script_hash=Markup(hash_of(script)),
             data=Markup(as_block({"columns": COLUMNS, "rows": [list_row(row, anchors) for row in rows]})),
         )
@@ -205,8 +209,12 @@ class Pictures:
 
     def __init__(self, load: Callable[[str], str | None], most_bytes: int):
         self._load, self._left = load, most_bytes
-        self.kept: dict[str, Picture] = {}
-        self._missing: set[str] = set()
+        self._kept: dict[tuple[str, bool], Picture] = {}
+        self._missing: set[tuple[str, bool]] = set()
+
+    @property
+    def kept(self) -> list[Picture]:
+        return list(self._kept.values())
 
     @property
     def n_left_out(self) -> int:
@@ -217,15 +225,16 @@ class Pictures:
         return IMAGE.sub(self._replace, html)
 
     def _replace(self, found: re.Match[str]) -> str:
-        name, columns, rows = unquote(found[1]), found[2], found[3]
-        if name not in self.kept and name not in self._missing:
+        name, columns, rows, stretched = unquote(found[1]), found[2], found[3], found[4] is not None
+        key = (name, stretched)
+        if key not in self._kept and key not in self._missing:
             data = self._load(name)
             if data is None or len(data) > self._left:
-                self._missing.add(name)
+                self._missing.add(key)
             else:
                 self._left -= len(data)
-                self.kept[name] = Picture(f"picture-{len(self.kept)}", data)
-        return f'<use href="#{self.kept[name].id}" transform="scale({columns} {rows})"/>' if name in self.kept else ""
+                self._kept[key] = Picture(f"picture-{len(self._kept)}", data, stretched)
+        return f'<use href="#{self._kept[key].id}" transform="scale({columns} {rows})"/>' if key in self._kept else ""
 
 
 def data_url(path: Path) -> str | None:
@@ -255,6 +264,11 @@ def fewer_contexts(card: FeatureCard, n: int) -> FeatureCard:
     """The card with so many contexts of each kind; where few are kept, none of those on which it is silent."""
     groups = [group.model_copy(update={"contexts": group.contexts[:n]}) for group in card.contexts if n > 2 or group.kind not in SILENT]
     return card.model_copy(update={"contexts": groups})
+
+
+def own_figures(card: FeatureCard, owner: str) -> dict[str, Figure]:
+    """Its figures with ids that no other feature's have."""
+    return {name: figure.model_copy(update={"svg": owned(figure.svg, owner)}) for name, figure in card.figures.items()}
 
 
 def list_row(row: FeatureRow, anchors: dict[tuple[str, int], str]) -> list[Any]:

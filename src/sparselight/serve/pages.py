@@ -13,7 +13,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from sparselight.errors import ConfigError, SparselightError
 from sparselight.serve.models import Facets, FeatureCard, FeatureList, Overview, RunList, RunLog
-from sparselight.serve.templating import environment
+from sparselight.serve.templating import Told, environment, refused_title
+from sparselight.serve.threads import ReadingThreads
 
 LIST_ROWS = 60  # features that the list holds before its script asks for more
 TABS = {"overview": "Overview", "features": "Features", "map": "Map", "try": "Try it", "compare": "Compare", "log": "Log"}
@@ -38,7 +39,7 @@ class PageData(Protocol):
     def log(self, run: str) -> RunLog: ...
 
 
-def pages_router(data: PageData, status_of: Callable[[SparselightError], int] = lambda _: 404) -> APIRouter:
+def pages_router(data: PageData, reading: ReadingThreads, status_of: Callable[[SparselightError], int] = lambda _: 404) -> APIRouter:
     """All HTML routes.
 
     Args:
@@ -48,27 +49,32 @@ def pages_router(data: PageData, status_of: Callable[[SparselightError], int] = 
     pages = Pages(data, status_of)
 
     @router.get("/")
+    @reading
     def runs() -> Response:
         return pages.runs()
 
     @router.get("/runs/{run}")
+    @reading
     def overview(run: str) -> Response:
         return pages.show(run, "overview", lambda: {"overview": data.overview(run)})
 
     @router.get("/runs/{run}/features")
+    @reading
     def features(run: str, request: Request) -> Response:
         return pages.show(run, "features", lambda: feature_list(data, run, request.query_params))
 
     @router.get("/runs/{run}/features/{source}/{latent}")
+    @reading
     def feature(run: str, source: str, latent: str) -> Response:
         return pages.show(run, "features", lambda: {"card": data.feature(run, source, latent_number(latent))}, "feature")
 
     @router.get("/runs/{run}/log")
+    @reading
     def log(run: str) -> Response:
         return pages.show(run, "log", lambda: {"log": data.log(run)})
 
     for tab in SCRIPTED:
-        router.add_api_route(f"/runs/{{run}}/{tab}", scripted_page(pages, data, tab), methods=["GET"], response_class=HTMLResponse)
+        router.add_api_route(f"/runs/{{run}}/{tab}", reading(scripted_page(pages, data, tab)), methods=["GET"], response_class=HTMLResponse)
 
     return router
 
@@ -104,10 +110,11 @@ class Pages:
         own = next((one for one in listed.runs if one.id == run), None)
         return render(template or tab, {"runs": listed.runs, "abilities": listed.abilities, "run": own, "tab": tab, **found})
 
-    def problem(self, error: SparselightError, status: int) -> Response:
+    def problem(self, error: Told, status: int) -> Response:
         """The page of an error."""
         listed = self.data.run_list()
-        return render("problem", {"runs": listed.runs, "abilities": listed.abilities, "run": None, "tab": "", "error": error}, status)
+        values = {"runs": listed.runs, "abilities": listed.abilities, "run": None, "tab": ""}
+        return render("problem", {**values, "error": error, "title": refused_title(status)}, status)
 
 
 def feature_list(data: PageData, run: str, given: Mapping[str, str]) -> dict[str, Any]:

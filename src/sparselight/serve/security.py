@@ -2,8 +2,8 @@
 
 Owns, in this order: the Host header must name this server (a page elsewhere that points its own name at 127.0.0.1 is refused); a body may not be larger than
 the settings allow, and is read before anything is done with it; what changes something must be JSON and must not come from another site; a shared server
-wants its token, as bearer, or once in the address, which then becomes a cookie. Every answer, errors included, gets the content security policy and forbids
-guessing types and framing. There are no CORS headers: no other site may read an answer.
+wants its token, as bearer, or once in the address, which then becomes a cookie. A browser gets a refusal as a page, a program as JSON. Every answer, errors
+included, gets the content security policy and forbids guessing types and framing. There are no CORS headers: no other site may read an answer.
 """
 
 import hmac
@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from sparselight.serve.settings import ServeSettings
+from sparselight.serve.templating import refusal_page, wants_page
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -65,8 +66,13 @@ class Guard:
             self._check_origin(scope, headers)
             await self.app(scope, receive if scope["method"] in SAFE else await self._read(receive), guarded)
         except RefusedError as err:
-            body = json.dumps({"asked": err.asked, "why": err.why, "instead": err.instead}).encode()
-            await _answer(guarded, err.status, body, [("content-type", "application/json")] + ([("www-authenticate", "Bearer")] if err.status == 401 else []))
+            more = [("www-authenticate", "Bearer")] if err.status == 401 else []
+            if wants_page(scope["path"], headers.get("accept", "")):
+                page = refusal_page(err, err.status).encode("utf-8", "replace")
+                await _answer(guarded, err.status, page, [("content-type", "text/html; charset=utf-8"), *more])
+            else:
+                body = json.dumps({"asked": err.asked, "why": err.why, "instead": err.instead}).encode()
+                await _answer(guarded, err.status, body, [("content-type", "application/json"), *more])
 
     def _check_size(self, scope: MutableMapping[str, Any], headers: dict[str, str]) -> None:
         length = headers.get("content-length", "0")

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from sparselight.config import Config
 from sparselight.errors import ConfigError, SparselightError
+from sparselight.serve.live.config import LiveConfig
 
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
@@ -32,6 +33,8 @@ class ServeSettings(Config):
     """Let notes and labels be saved beside the run and, on a shared server, edits be tried."""
     max_body_bytes: int = Field(default=1_000_000, ge=1_000, le=100_000_000)
     """Largest body of a request."""
+    live: LiveConfig = LiveConfig()
+    """How the model runs that people try, and what one request may ask of it."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

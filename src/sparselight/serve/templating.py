@@ -5,7 +5,7 @@ Refuses names that a template uses and nobody gave.
 """
 
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -25,6 +25,36 @@ def environment() -> Environment:
     }
     made.globals |= {"feature_address": feature_address, "list_address": list_address}
     return made
+
+
+REFUSED_TITLES = {401: "A token is needed", 404: "Not found", 500: "The server failed"}
+
+
+class Told(Protocol):
+    """The three parts of a refusal."""
+
+    @property
+    def asked(self) -> str: ...
+
+    @property
+    def why(self) -> str: ...
+
+    @property
+    def instead(self) -> str: ...
+
+
+def wants_page(path: str, accept: str) -> bool:
+    """Whether an answer to this address is read by a person: a browser that opens a page says so, its scripts and other programs do not."""
+    return "text/html" in accept and not path.startswith(("/api/", "/static/"))
+
+
+def refused_title(status: int) -> str:
+    return REFUSED_TITLES.get(status, "This page cannot be shown")
+
+
+def refusal_page(error: Told, status: int) -> str:
+    """A refusal as a page that needs nothing else of the server: for whom it does not let in, and where it failed."""
+    return environment().get_template("refused.html.j2").render({"error": error, "status": status, "title": refused_title(status)})
 
 
 def feature_address(run: str, source: str, latent: int) -> str:

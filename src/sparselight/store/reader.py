@@ -80,6 +80,7 @@ class FolderStore:
             "corpus_fingerprint": True, "sites": True, "dtype": True, "n_tokens": True, "n_examples": True,
             "shards": {"__all__": {"name", "n_tokens", "n_examples", "sha256", "tokens_sha256"}},
         })
+        content["subject"]["name"] = self.manifest.subject.address
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
     def check_subject(self, ref: SubjectRef) -> None:

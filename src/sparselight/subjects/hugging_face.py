@@ -50,6 +50,8 @@ class HuggingFaceSubject:
     masking: Masking | None = None
     layers: list[nn.Module]
     """The layers of the residual stream in order; empty where they are not known."""
+    source: str = ""
+    """The folder that it was loaded from, where its name does not load it."""
     _head: Any = None
     """The layer that predicts tokens, of kinds that predict."""
 
@@ -82,7 +84,8 @@ class HuggingFaceSubject:
 
     def ref(self) -> SubjectRef:
         """How records name this subject."""
-        return SubjectRef(name=self.name, fingerprint=self.fingerprint, token_policy=self._tokens.policy, kind=self.kind, masking=self.masking)
+        return SubjectRef(name=self.name, fingerprint=self.fingerprint, token_policy=self._tokens.policy, kind=self.kind, masking=self.masking,
+                          source=self.source)
 
     @property
     def n_vocabulary(self) -> int:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 
 from sparselight.errors import MissingExtraError, SubjectError, first_line
+from sparselight.places import known_as
 from sparselight.subjects.causal_lm import CausalLM
 from sparselight.subjects.config import SubjectConfig
 from sparselight.subjects.encoder import Encoder, read_pooling
@@ -38,10 +39,16 @@ def load_subject(config: SubjectConfig) -> HuggingFaceSubject:
         raise SubjectError(asked="set subject.recommender", why=f"a subject of kind {config.kind} does not use it", instead="set subject.kind = 'recommender'")
     if importlib.util.find_spec("transformers") is None:
         raise MissingExtraError(package="transformers", extra="text", asked=f"load the model {config.source!r}")
-    device = pick_device(config.device)
     source, is_local = find_source(config.source)
-    model, tokenizer, kind = load_parts(config, source, is_local, device)
-    name = config.source if config.revision is None or is_local else f"{config.source}@{config.revision}"
+    if is_local and config.source != "demo":
+        subject = _load(config, source, is_local, known_as(str(Path(source).absolute())))
+        subject.source = config.source
+        return subject
+    return _load(config, source, is_local, config.source if config.revision is None or is_local else f"{config.source}@{config.revision}")
+
+
+def _load(config: SubjectConfig, source: str, is_local: bool, name: str) -> HuggingFaceSubject:
+    model, tokenizer, kind = load_parts(config, source, is_local, pick_device(config.device))
     if kind == "image_text":
         part: type[ImageText | VisionEncoder] = VisionEncoder if config.image_text.part == "vision" else ImageText
         return part(model, tokenizer, name, None, config, config.image_text)

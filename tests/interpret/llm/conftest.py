@@ -56,5 +56,5 @@ def latent():
 def fast():
     """Settings that wait for nothing."""
     def make(server, **settings):
-        return LlmConfig(endpoint=server.url, model="test-model", **{"backoff_s": 0.01, "timeout_s": 20.0, **settings})
+        return LlmConfig(endpoint=server.url, model="test-model", **{"backoff_s": 0.01, "timeout_s": 120.0, **settings})
     return make

@@ -21,7 +21,7 @@ from sparselight.interpret.scorers.detection import yes_no_schema
 NEEDED = ("fastapi", "uvicorn", "openai", "accelerate")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 TEMPLATE = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}assistant:"
-START_S = 90
+START_S = 300
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(MISSING), reason=f"transformers serve needs {', '.join(MISSING)}"),
               pytest.mark.skipif(find_demo_subject() is None, reason="the demo subject is not installed")]
@@ -45,10 +45,16 @@ def served(tmp_path_factory):
             if process.poll() is not None:
                 pytest.skip(f"transformers serve ended: {(folder.parent / 'log').read_text()[-400:]}")
             time.sleep(0.3)
+        if not is_up(port):
+            pytest.skip(f"transformers serve did not come up within {START_S} s")
         yield f"http://127.0.0.1:{port}/v1", str(folder)
     finally:
         process.terminate()
-        process.wait(20)
+        try:
+            process.wait(120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         log.close()
 
 
@@ -66,7 +72,7 @@ def question(text, n=2):
 
 def test_questions_are_answered_and_counted_and_kept(served, tmp_path):
     endpoint, model = served
-    config = LlmConfig(endpoint=endpoint, model=model, concurrency=2, n_repairs=0, timeout_s=60)
+    config = LlmConfig(endpoint=endpoint, model=model, concurrency=2, n_repairs=0, timeout_s=300)
     requests = [question(f"def f{number}(x):") for number in range(3)]
     with LlmClient(config, tmp_path) as client:
         answers = client.ask(requests)

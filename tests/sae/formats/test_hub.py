@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sparselight.errors import SaeError
-from sparselight.records import EvalRecord, EvalRow, MetricValue
+from sparselight.records import EvalRecord, EvalRow, MetricValue, SubjectRef
 from sparselight.sae import Sae
 from sparselight.sae.formats import export_sae, load_sae
 from sparselight.sae.formats.hub import Address, parse_address
@@ -143,6 +143,27 @@ def test_published_then_loaded(hub: Any, published: Sae) -> None:
     assert "Some groups &#124; are small." in card
     assert re.search(r"SAE.from_pretrained\(\"me/saes\", \"model.layers.3_output\"\)", card)
     assert published.weights_hash() in card
+
+
+def test_nothing_published_tells_where_things_stand_on_a_machine(hub: Any, published: Sae) -> None:
+    assert published.record is not None
+    subject = SubjectRef.model_validate({**published.record.subject.model_dump(exclude={"source"}), "name": "/home/anna/protein/subject2/model"})
+    assert (subject.name, subject.address) == ("subject2 model", "/home/anna/protein/subject2/model")
+    published.record = published.record.model_copy(update={"subject": subject, "notes": ["Trained on from /home/anna/sae/base."]})
+    push(published, "me/saes", evaluation=evaluation())
+    for name, content in hub.repositories["me/saes"].items():
+        assert b"anna" not in content and b"/protein" not in content, name
+    card = hub.repositories["me/saes"]["README.md"].decode()
+    assert "of `subject2 model`" in card and "base_model" not in card and "Trained on from base." in card
+
+
+def test_a_card_says_where_a_control_does_as_well(published: Sae) -> None:
+    measured = MetricValue(value=0.99, low=0.985, high=0.995, n=9)
+    rows = [EvalRow(coder=coder, is_control=is_control, dataset="domain", metric="ce_recovered_mean", value=measured)
+            for coder, is_control in (("base", False), ("untrained SAE", True))]
+    card = push(published, "me/saes", evaluation=evaluation().model_copy(update={"rows": rows}), dry_run=True).card
+    assert "CE recovered says nothing here: on domain text untrained SAE recovers 0.99 [0.985, 0.995] of the model's loss" in card
+    assert "says nothing" not in push(published, "me/saes", evaluation=evaluation(), dry_run=True).card
 
 
 def test_a_second_one_leaves_the_first_card(hub: Any, published: Sae) -> None:

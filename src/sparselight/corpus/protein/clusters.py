@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
-from scipy import sparse, stats
-from scipy.sparse.csgraph import connected_components
+from scipy import sparse
+from scipy.special import pdtrc
 
 from sparselight.corpus.base import ListCorpus
 from sparselight.corpus.dedup import joined_groups
@@ -63,6 +63,8 @@ def group_homologs(corpus: ListCorpus, config: ProteinConfig, notes: Counter[str
 
 def kmer_clusters(sequences: Sequence[str], identity: float) -> Int[np.ndarray, " sequence"]:
     """For each sequence the first one of its cluster."""
+    from scipy.sparse.csgraph import connected_components
+
     kmers, rate = _kmer_matrix(sequences), CORRELATION * _chance_of_agreement(sequences)
     sizes, links = np.diff(kmers.indptr), []
     level, columns = 1 / max(1, len(sequences) * (len(sequences) - 1) // 2), kmers.T.tocsr()
@@ -71,7 +73,7 @@ def kmer_clusters(sequences: Sequence[str], identity: float) -> Int[np.ndarray, 
         row, column, n_shared = shared.row + start, shared.col, shared.data
         some = (row < column) & (n_shared >= identity**K * np.minimum(sizes[row], sizes[column]))
         row, column, n_shared = row[some], column[some], n_shared[some]
-        near = stats.poisson.sf(n_shared - 1, rate * sizes[row] * sizes[column]) <= level
+        near = pdtrc(n_shared - 1, rate * sizes[row] * sizes[column]) <= level
         links.append(np.stack([row[near], column[near]]))
     first, second = np.concatenate(links, axis=1) if links else np.zeros((2, 0), dtype=np.int64)
     graph = sparse.coo_matrix((np.ones(len(first)), (first, second)), shape=(len(sequences), len(sequences)))

@@ -1,21 +1,21 @@
 """Reading a catalogue: search, one card, SQL, export; and adding to it.
 
-Owns the connection: read-only, with no way from SQL to other files, opened again when the file was replaced. Cards that are read equal those that were
-saved, unchanged to the last bit. Refuses: a file that is missing, damaged, no catalogue, or of another version; cards that are not there; SQL that
-DuckDB refuses.
+Cards that are read equal those that were saved, unchanged to the last bit, and all of a card is of one state of the file; several threads may read at once
+(`connections`). Refuses: a file that is missing, damaged, no catalogue, or of another version; cards that are not there; SQL that DuckDB refuses.
 """
 
 import hashlib
 import json
-import threading
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparselight.errors import ConfigError, RunError, nearest
+from sparselight.errors import ConfigError, nearest
+from sparselight.interpret.catalogue.connections import Connections
 from sparselight.interpret.catalogue.export import export
 from sparselight.interpret.catalogue.tables import edit_row, rows_of
-from sparselight.interpret.catalogue.writing import FILE_NAME, FORMAT_VERSION, insert, update
+from sparselight.interpret.catalogue.writing import FILE_NAME, insert, update
 from sparselight.interpret.evidence import GRADES, graded
 from sparselight.records import Association, Card, Context, EditResult, Explanation, Neighbour, Score
 
@@ -34,6 +34,12 @@ SORTS: dict[str, str] = {
     "latent": "source, latent",
 }
 WANTED = "SELECT unnest(?::VARCHAR[]) AS source, unnest(?::BIGINT[]) AS latent"
+PARTS = {
+    "contexts": ("*", "shown"), "explanations": ("card, shown, is_best, record", "shown"),
+    "neighbours": ("card, shown, relation, to_source, to_latent, cosine", "shown"), "associations": ("card, shown, record", "shown"),
+    "edits": ("card, key", "key"),
+}
+"""Tables that a card is put together of: the columns that are read, and the order of a card's rows."""
 BLOCK_CARDS = 2048
 Key = tuple[str, int]
 
@@ -44,18 +50,16 @@ class Catalogue:
     Args:
         path: the file, or the folder that holds it.
         memory_bytes: most that DuckDB may take for it; None leaves that to DuckDB.
+        n_threads: threads that a query runs on; None leaves that to DuckDB. 1 serves many readers at once best.
 
     Raises:
         RunError: when it is missing, damaged, no catalogue, or of another version.
     """
 
-    def __init__(self, path: str | Path, memory_bytes: int | None = None):
+    def __init__(self, path: str | Path, memory_bytes: int | None = None, n_threads: int | None = None):
         path = Path(path)
-        self._memory_bytes = memory_bytes
         self.path = path / FILE_NAME if path.is_dir() else path
-        self._lock = threading.RLock()
-        self._connection: duckdb.DuckDBPyConnection | None = None
-        self._file: tuple[int, int] | None = None
+        self._connections = Connections(self.path, memory_bytes, n_threads)
         head = self._rows("SELECT * FROM catalogue")[0]
         self.modality = str(head["modality"])
 
@@ -141,9 +145,9 @@ class Catalogue:
         import duckdb
         import pyarrow as pa
 
-        with self._lock:
+        with self._connections.one() as connection:
             try:
-                answer = self._open().sql(query)
+                answer = connection.sql(query)
                 return pa.table({}) if answer is None else answer.to_arrow_table()
             except duckdb.Error as err:
                 why = str(err).splitlines()[0]
@@ -195,6 +199,8 @@ class Catalogue:
         Raises:
             ConfigError: when the card of one is not in the catalogue.
         """
+        if not results:
+            return
         keys = {result.card: (result.card.partition("/")[0], int(result.card.partition("/")[2])) for result in results}
         numbered = {card.key: (number, card) for number, card in self._numbered(list(keys.values()))}
         rows = [edit_row(*numbered[result.card], edit_key(result), result) for result in results]
@@ -220,12 +226,11 @@ class Catalogue:
 
     def close(self) -> None:
         """Let go of the file."""
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-            self._connection = None
+        self._connections.close()
 
     def _change(self, keys: Sequence[Key], to: Callable[[Card], Card]) -> None:
+        if not keys:
+            return
         changed = [(number, to(card)) for number, card in self._numbered(keys)]
         rows = rows_of(changed)
         del rows["contexts"]
@@ -244,8 +249,9 @@ class Catalogue:
         for start in range(0, len(keys), BLOCK_CARDS):
             part = keys[start : start + BLOCK_CARDS]
             wanted = [[source for source, _ in part], [int(latent) for _, latent in part]]
-            rows = self._rows(f"SELECT cards.* FROM cards JOIN ({WANTED}) USING (source, latent) ORDER BY number", wanted)
-            result += list(zip([row["number"] for row in rows], self._built(rows, with_contexts=False), strict=True))
+            with self._connections.one() as connection:
+                rows = self._connections.rows(connection, f"SELECT cards.* FROM cards JOIN ({WANTED}) USING (source, latent) ORDER BY number", wanted)
+                result += list(zip([row["number"] for row in rows], self._built(connection, rows, with_contexts=False), strict=True))
         missing = set(keys) - {(card.source, card.latent) for _, card in result}
         if missing:
             source, latent = min(missing)
@@ -253,67 +259,30 @@ class Catalogue:
         return result
 
     def _cards(self, sql: str, values: Sequence[Any]) -> list[Card]:
-        with self._lock:
-            rows = self._rows(sql, values)
-            return [card for start in range(0, len(rows), BLOCK_CARDS) for card in self._built(rows[start : start + BLOCK_CARDS])]
+        with self._connections.one() as connection:
+            rows = self._connections.rows(connection, sql, values)
+            return [card for start in range(0, len(rows), BLOCK_CARDS) for card in self._built(connection, rows[start : start + BLOCK_CARDS])]
 
-    def _built(self, rows: Sequence[dict[str, Any]], with_contexts: bool = True) -> list[Card]:
+    def _built(self, connection: "duckdb.DuckDBPyConnection", rows: Sequence[dict[str, Any]], with_contexts: bool = True) -> list[Card]:
         numbers = [row["number"] for row in rows]
         # The bounds let DuckDB skip all of the table but the part that holds these cards; one card alone needs no more.
         where, values = "card BETWEEN ? AND ? AND card IN (SELECT unnest(?))", [min(numbers, default=0), max(numbers, default=-1), numbers]
         if len(numbers) == 1:
             where, values = "card = ?", numbers
         parts: dict[str, dict[int, list[dict[str, Any]]]] = {}
-        for name in ("contexts",) * with_contexts + ("explanations", "neighbours", "associations", "edits"):
-            order = "key" if name == "edits" else "shown"
-            found = self._rows(f"SELECT * FROM {name} WHERE {where} ORDER BY card, {order}", values)
+        for name, (columns, order) in PARTS.items():
+            if name == "contexts" and not with_contexts:
+                continue
             parts[name] = {}
-            for row in found:
+            for row in self._connections.rows(connection, f"SELECT {columns} FROM {name} WHERE {where}", values):
                 parts[name].setdefault(row["card"], []).append(row)
+            for listed in parts[name].values():  # here and not in SQL, which would move whole windows about
+                listed.sort(key=itemgetter(order))
         return [_card(row, {name: listed.get(row["number"], []) for name, listed in parts.items()}) for row in rows]
 
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        import duckdb
-
-        with self._lock:
-            try:
-                cursor = self._open().execute(sql, list(values))
-                names = [column[0] for column in cursor.description or []]
-                return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-            except duckdb.Error as err:
-                raise self._error(f"it is damaged or no catalogue ({str(err).splitlines()[0]})") from None
-
-    def _open(self) -> "duckdb.DuckDBPyConnection":
-        """The connection, opened again when the file was replaced."""
-        import duckdb
-
-        try:
-            stat = self.path.stat()
-        except OSError:
-            raise self._error("there is no such file", "run the stage `explain` first, or give the path of a catalogue.duckdb") from None
-        if self._connection is not None and self._file == (stat.st_ino, stat.st_mtime_ns):
-            return self._connection
-        self.close()
-        try:
-            connection = duckdb.connect(":memory:", config={"allow_community_extensions": "false"})
-            connection.execute(f"ATTACH '{str(self.path).replace(chr(39), chr(39) * 2)}' AS file (READ_ONLY)")
-            connection.execute("USE file")
-            if self._memory_bytes is not None:
-                connection.execute(f"SET memory_limit = '{self._memory_bytes // 2**20}MiB'")
-            connection.execute("SET enable_external_access = false")
-            connection.execute("SET lock_configuration = true")
-            row = next(iter(connection.execute("SELECT version FROM catalogue").fetchall()), None)
-        except duckdb.Error as err:
-            raise self._error(f"it is damaged or no catalogue ({str(err).splitlines()[0]})") from None
-        if row is None or row[0] != FORMAT_VERSION:
-            connection.close()
-            instead = "upgrade sparselight" if row and row[0] > FORMAT_VERSION else "run the same command again with --until explain: the stage is done anew"
-            raise self._error(f"it has version {row and row[0]}, this sparselight reads version {FORMAT_VERSION}", instead)
-        self._connection, self._file = connection, (stat.st_ino, stat.st_mtime_ns)
-        return connection
-
-    def _error(self, why: str, instead: str = "delete that file and run the same command again") -> RunError:
-        return RunError(asked=f"read the catalogue {self.path}", why=why, instead=instead)
+        with self._connections.one() as connection:
+            return self._connections.rows(connection, sql, values)
 
 
 def load_catalogue(path: Path) -> list[Card]:
@@ -349,6 +318,6 @@ def _card(row: Mapping[str, Any], parts: Mapping[str, Sequence[Mapping[str, Any]
               "quantiles")
     return Card(
         **{name: row[name] for name in fields}, explanation=best, explanations=listed, neighbours=near["neighbour"], parents=near["parent"],
-        contexts=[Context(**{name: found[name] for name in Context.model_fields}) for found in parts.get("contexts", ())],
+        contexts=[Context(**{name: found[name] for name in Context.model_fields if found.get(name) is not None}) for found in parts.get("contexts", ())],
         associations=[Association.model_validate_json(found["record"]) for found in parts["associations"]], edits=[found["key"] for found in parts["edits"]],
     )

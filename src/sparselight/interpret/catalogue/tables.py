@@ -29,6 +29,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "contexts": pa.schema([
         ("card", WHOLE), ("shown", WHOLE), ("kind", TEXT), ("quantile", WHOLE), ("example", TEXT), ("group", TEXT), ("tokens", pa.list_(TEXT)),
         ("activations", pa.list_(NUMBER)), ("peak", WHOLE), ("start", WHOLE), ("marks", pa.list_(TEXT)), ("media", TEXT), ("grid", pa.list_(WHOLE)),
+        ("others", pa.list_(pa.struct([("media", TEXT), ("grid", pa.list_(WHOLE)), ("activations", pa.list_(NUMBER))]))),
     ]),
     "explanations": pa.schema([*LATENT, ("shown", WHOLE), ("explainer", TEXT), ("text", TEXT), ("label", TEXT), ("grade", TEXT), ("is_best", TRUTH),
                                ("record", TEXT)]),
@@ -102,7 +103,8 @@ def _card_row(number: int, card: Card) -> dict[str, Any]:
 
 
 def _context_row(number: int, shown: int, context: Context) -> dict[str, Any]:
-    return {"card": number, "shown": shown, **{name: getattr(context, name) for name in Context.model_fields}}
+    fields = {name: getattr(context, name) for name in Context.model_fields}
+    return {"card": number, "shown": shown, **fields, "others": [other.model_dump() for other in context.others]}
 
 
 def _explanation_rows(number: int, card: Card) -> Rows:

@@ -30,7 +30,8 @@ class SpecialiseStep(Part):
     finished: bool
     n_tokens: int
     """Training tokens, or tokens measured."""
-    seconds: float
+    seconds: float | None
+    """Null where it cannot be said yet."""
 
 
 class SpecialisePlan(Part):
@@ -43,6 +44,7 @@ class SpecialisePlan(Part):
     """Training tokens of the domain; null where it is not harvested yet."""
     advised_tokens: int
     seconds: float
+    """Of the steps of which it is known."""
 
 
 def make_plan(recipe: SpecialiseRecipe, run: Path | None, out: Path, own_domain: bool) -> SpecialisePlan:
@@ -72,7 +74,7 @@ def make_plan(recipe: SpecialiseRecipe, run: Path | None, out: Path, own_domain:
         SpecialiseStep(name="cards", finished=False, n_tokens=n_cards, seconds=n_cards / CARD_TOKENS_PER_S),
     ]
     return SpecialisePlan(name=recipe.name, folder=str(out), steps=steps, n_domain_tokens=n_domain, advised_tokens=advised_tokens(config, d_in),
-                          seconds=sum(step.seconds for step in steps))
+                          seconds=sum(step.seconds or 0 for step in steps))
 
 
 def first_steps(
@@ -88,7 +90,7 @@ def first_steps(
         return []
     n_tokens, done = recipe.select.max_tokens, source is not None
     seconds = 2 * n_parameters * n_tokens / (flops * EFFICIENCY["harvest"])
-    return [SpecialiseStep(name="select", finished=done, n_tokens=n_tokens, seconds=0.0 if done else 5.0),
+    return [SpecialiseStep(name="select", finished=done, n_tokens=n_tokens, seconds=0.0 if done else None if "dense" in recipe.select.retrieve else 5.0),
             SpecialiseStep(name="harvest", finished=done, n_tokens=n_tokens, seconds=0.0 if done else seconds)]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sparselight.errors import SaeError
+from sparselight.places import without_paths
 from sparselight.records import EvalRecord, EvalRow, Part, SaeRecord
 from sparselight.sae.base import Sae
 from sparselight.sae.disk import save_sae
@@ -59,9 +60,10 @@ def push(
     if any(part in ("", ".", "..") for part in path.split("/")):
         raise SaeError(asked=asked, why=f"the path {path!r} leads out of the repository", instead="give a plain path")
     card = model_card(sae, repository, path, evaluation, license_name)
+    subject, notes = sae.record.subject.model_copy(update={"source": ""}), [without_paths(note) for note in sae.record.notes]
     with tempfile.TemporaryDirectory(prefix="sparselight-push-") as name:
         folder = Path(name) / "files"
-        save_sae(sae, sae.record, folder / path)
+        save_sae(sae, sae.record.model_copy(update={"subject": subject, "notes": notes}), folder / path)
         (folder / path / "README.md").write_text(card, encoding="utf-8")
         commit = None if dry_run else upload(folder, repository, path, private, card, asked)
         files = {file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
@@ -100,7 +102,7 @@ def model_card(sae: Sae, repository: str, path: str, evaluation: EvalRecord | No
 
 def front_matter(record: SaeRecord, license_name: str | None) -> str:
     values: dict[str, Any] = {"library_name": "sparselight", "tags": ["sparse-autoencoder", "interpretability", "saelens"]}
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", record.subject.name):
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", record.subject.name) and not record.subject.source:
         values["base_model"] = record.subject.name
     if license_name:
         values["license"] = license_name
@@ -139,7 +141,9 @@ def measurements(evaluation: EvalRecord | None) -> list[str]:
                   f"| | {' | '.join(metrics)} |", f"| --- |{' --- |' * len(metrics)}",
                   *(f"| {plain(coder)}{' (control)' if is_control(rows, coder) else ''} | {' | '.join(cells.get((coder, metric), '-') for metric in metrics)} |"
                     for coder in coders), ""]
-    return [*lines, *(f"- {plain(text)}" for text in evaluation.notes)]
+    lines += [f"- CE recovered says nothing here: on {plain(one.dataset)} text {plain(one.control)} recovers {one.control_value} of the model's loss, not "
+              f"clearly less than {plain(one.coder)} ({one.value})." for one in evaluation.matched_by_controls("ce_recovered_mean")]
+    return [*lines, *(f"- {plain(without_paths(text))}" for text in evaluation.notes)]
 
 
 def is_control(rows: Sequence[EvalRow], coder: str) -> bool:
@@ -150,7 +154,7 @@ def provenance(sae: Sae, record: SaeRecord) -> list[str]:
     lines = [
         f"- Weights, SHA-256: `{sae.weights_hash()}`", f"- Subject: `{plain(record.subject.name)}`, fingerprint `{plain(record.subject.fingerprint)}`",
         f"- Training activations: store `{plain(record.store_fingerprint)}`", *(f"- Parent: `{plain(parent)}`" for parent in record.parents),
-        *(f"- {plain(text)}" for text in record.notes),
+        *(f"- {plain(without_paths(text))}" for text in record.notes),
     ]
     if not record.config:
         return lines

@@ -4,14 +4,13 @@ Owns how contexts are grouped and named and where their pictures are addressed. 
 without a card.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from sparselight.errors import RunError
 from sparselight.interpret.evidence import grade_explanation
 from sparselight.interpret.renderers import visible
-from sparselight.interpret.renderers.marks import escaped
 from sparselight.records import Card, Context, EditResult, Neighbour, SteeringRecord
 from sparselight.report.figures import f1_strip
 from sparselight.report.steering_figures import effect_by_kl, effect_by_strength, kl_by_strength
@@ -20,6 +19,7 @@ from sparselight.report.views import context_view, edit_view, token_text
 from sparselight.serve.data.columns import Columns, number_or_none
 from sparselight.serve.data.quantiles import quantile_figure
 from sparselight.serve.data.served import ServedRun, slug, stamp
+from sparselight.serve.figure_ids import owned
 from sparselight.serve.models import (
     ContextGroup,
     ContextView,
@@ -57,13 +57,14 @@ def feature_card(run: ServedRun, columns: Columns, source: str, latent: int, not
     numbers = {name: values[row] for name, values in columns.numbers.items()}
     before, after = columns.beside(row)
     edits = catalogue.edits(source, latent) if card.edits else []
+    words = visible if catalogue.modality == "items" else token_text  # a title's spaces need no marks
     return FeatureCard(
         run=run.id, modality=catalogue.modality, text=card.explanation.text if card.explanation else "",
         label=card.explanation.label if card.explanation else "", supported=bool(columns.supported[row]), domain_ratio=float(numbers["domain_ratio"]),
         **card.model_dump(include={"source", "latent", "grade", "grade_why", "fire_rate", "domain_fire_rate", "max_activation", "n_fires", "n_tokens",
                                    "quantiles"}),
         explanations=explanations(card), contexts=context_groups(run.id, card.contexts, catalogue.modality), associations=card.associations,
-        promotes=[token_text(token) for token in card.promotes], suppresses=[token_text(token) for token in card.suppresses],
+        promotes=[words(token) for token in card.promotes], suppresses=[words(token) for token in card.suppresses],
         neighbours=[neighbour(columns, near) for near in card.neighbours], parents=[neighbour(columns, near) for near in card.parents],
         edits=[edit_tried(run.id, edit, catalogue.modality) for edit in edits], studies=studies(run, source, latent), notes=list(notes),
         figures=figures(card), previous=key_of(columns, before), next=key_of(columns, after),
@@ -80,10 +81,14 @@ def explanations(card: Card) -> list[ExplanationView]:
 
 
 def context_groups(run: str, contexts: Iterable[Context], modality: str) -> list[ContextGroup]:
-    """Contexts by how they were chosen, firing ones first, the strongest quantile before weaker ones."""
+    """Contexts by how they were chosen, firing ones first, the strongest quantile before weaker ones; each place of an example once."""
     groups: dict[tuple[int, int], list[Context]] = {}
+    seen: set[tuple[str, int | None, str, int, int]] = set()
     for context in contexts:
-        groups.setdefault((KINDS.index(context.kind), -1 if context.quantile is None else context.quantile), []).append(context)
+        place = (context.kind, context.quantile, context.example, context.start, context.peak)
+        if place not in seen:  # what is of the domain and of the general side as well was found twice
+            groups.setdefault((KINDS.index(context.kind), -1 if context.quantile is None else context.quantile), []).append(context)
+        seen.add(place)
     highest = max((quantile for _, quantile in groups), default=0)
     return [
         ContextGroup(kind=KINDS[kind], quantile=None if quantile < 0 else quantile, title=group_title(KINDS[kind], quantile, highest),
@@ -100,15 +105,22 @@ def group_title(kind: str, quantile: int, highest: int) -> str:
 
 
 def shown_context(run: str, context: Context, modality: str) -> ContextView:
-    """A context cut to its window and rendered; its picture at this server's address."""
-    media = media_name(context.media)
-    html = str(context_view(context.model_copy(update={"media": f"media/{media}" if media else None}), modality).html)
-    address = f"/api/runs/{run}/media/{quote(media)}" if media else None
-    if media:  # the renderer names pictures relative to the run; only its own markup can hold this attribute
-        html = html.replace(f'<image href="{escaped(f"media/{media}")}"', f'<image href="{address}"')
+    """A context cut to its window and rendered; its pictures at this server's address."""
+    address = picture_address(run)
+    html = str(context_view(context, modality, address).html)
     peak = context.tokens[context.peak] if 0 <= context.peak < len(context.tokens) else ""
     return ContextView(example=context.example, group=context.group, kind=context.kind, quantile=context.quantile, peak_token=visible(peak),
-                       max_activation=max(context.activations, default=0.0), start=context.start, n_tokens=len(context.tokens), html=html, media=address)
+                       max_activation=max(context.activations, default=0.0), start=context.start, n_tokens=len(context.tokens), html=html,
+                       media=address(context.media or "") or None)
+
+
+def picture_address(run: str) -> Callable[[str], str]:
+    """What gives the address of a picture on this server, from its path in the run; empty for what is no picture of it."""
+    def address(media: str) -> str:
+        name = media_name(media)
+        return f"/api/runs/{run}/media/{quote(name)}" if name else ""
+
+    return address
 
 
 def media_name(media: str | None) -> str:
@@ -144,13 +156,6 @@ def edit_tried(run: str, result: EditResult, modality: str) -> EditTried:
     )
 
 
-def named(svg: str, name: str, owner: str) -> str:
-    """A figure with ids of its own, so that several studies can stand on one page."""
-    for part in ("title", "desc"):
-        svg = svg.replace(f'id="{name}-{part}"', f'id="{name}-{owner}-{part}"', 1)
-    return svg.replace(f'aria-labelledby="{name}-title {name}-desc"', f'aria-labelledby="{name}-{owner}-title {name}-{owner}-desc"', 1)
-
-
 def figures(card: Card) -> dict[str, Figure]:
     """What a card has to draw."""
     strip, quantiles = f1_strip(card), quantile_figure(card)
@@ -167,7 +172,7 @@ def studies(run: ServedRun, source: str, latent: int) -> list[StudyView]:
     folder = run.folder / STUDIES
     files = sorted(folder.glob("*/steering.json"))[:MOST_STUDIES] if folder.is_dir() else []
     index: dict[Path, tuple[str, int]] = run.kept("studies", tuple((path, stamp(path)) for path in files), lambda: _index(files))
-    return [_study(SteeringRecord.load(path)) for path, key in index.items() if key == (source, latent)]
+    return [_study(run, SteeringRecord.load(path)) for path, key in index.items() if key == (source, latent)]
 
 
 def _index(files: Sequence[Path]) -> dict[Path, tuple[str, int]]:
@@ -181,9 +186,10 @@ def _index(files: Sequence[Path]) -> dict[Path, tuple[str, int]]:
     return found
 
 
-def _study(study: SteeringRecord) -> StudyView:
+def _study(run: ServedRun, study: SteeringRecord) -> StudyView:
     pictures = {"effect-strength": ("Goal over strength", effect_by_strength), "effect-kl": ("Change of the goal over side effect", effect_by_kl),
                 "kl-strength": ("Side effect over strength", kl_by_strength)}
-    drawn = [Figure(name=name, title=title, svg=named(str(svg), name, slug(study.name))) for name, (title, draw) in pictures.items() if (svg := draw(study))]
+    drawn = [Figure(name=name, title=title, svg=owned(str(svg), slug(study.name))) for name, (title, draw) in pictures.items() if (svg := draw(study))]
     sentences = [headline(study), *curve_sentences(study), *(f"{kind}: {sentence}" for kind, sentence in verdicts(study)), *study.notes]
-    return StudyView(name=study.name, title=page_title(study), operation=study.operation, sentences=sentences, figures=drawn)
+    return StudyView(name=study.name, title=page_title(study), operation=study.operation, sentences=[run.words(sentence) for sentence in sentences],
+                     figures=drawn)

@@ -3,6 +3,7 @@
 Owns their order and the arrays; 65,536 cards take some tens of MB, most of it text. Contexts stay in the file. Refuses nothing.
 """
 
+import itertools
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -14,22 +15,19 @@ import pyarrow.compute as pc
 from sparselight.interpret import Catalogue
 from sparselight.interpret.catalogue import SORTS
 from sparselight.interpret.evidence import GRADES
-from sparselight.interpret.renderers import visible
-from sparselight.report.svg import shorten
+from sparselight.serve.data.words import Words
 
 NUMBERS = ("f1", "f1_low", "f1_high", "control_f1", "control_f1_high", "fire_rate", "domain_fire_rate", "domain_ratio", "n_fires", "max_activation")
 TEXTS = ("text", "label", "explainer")
 ASCENDING = ("grade", "latent")
 """Orders that begin with the smallest; the others begin with the largest."""
-MOST_HITS = 5_000
-"""Of a text, beyond which every row is looked at by itself."""
-N_PEAKS = 4
-PEAK_CHARS = 24
 CARD_COLUMNS = f"number, source, latent, grade, supported, {', '.join(NUMBERS)}, {', '.join(TEXTS)}, lower(search_text) AS search_text"
+
+_SERIALS = itertools.count()
 
 
 class Columns:
-    """The table `cards`, one array a column, in the order of the catalogue."""
+    """The table `cards`, one array a column, in the order of the catalogue. No two have the same `serial`."""
 
     def __init__(self, catalogue: Catalogue):
         table = catalogue.sql(f"SELECT {CARD_COLUMNS} FROM cards ORDER BY number")
@@ -41,11 +39,10 @@ class Columns:
         self.supported = table.column("supported").to_numpy(zero_copy_only=False).astype(bool)
         self.numbers = {name: table.column(name).cast(pa.float64()).to_numpy() for name in NUMBERS}
         self.texts = {name: pc.fill_null(table.column(name), "").combine_chunks() for name in TEXTS}
-        self.search_text = pc.fill_null(table.column("search_text"), "").combine_chunks()
-        parts = [(part or "").encode("utf-8", "replace") for part in self.search_text.to_pylist()]
-        self._bytes, self._ends = b"".join(parts), np.cumsum([0, *map(len, parts)])[1:]
+        self._search_text = pc.fill_null(table.column("search_text"), "").combine_chunks()
         self.kinds = pc.list_element(pc.split_pattern(self.texts["label"], "=", max_splits=1), 0) if self.n else self.texts["label"]
         self.has_explanation = pc.is_valid(table.column("explainer")).to_numpy()
+        self.serial = next(_SERIALS)
         self._orders: dict[tuple[str, bool], np.ndarray] = {}
 
     @cached_property
@@ -54,6 +51,15 @@ class Columns:
         ordered = np.lexsort((self.latent, self.source))
         spans = {source: ordered[self.source[ordered] == number] for number, source in enumerate(self.sources)}
         return {source: (rows, self.latent[rows]) for source, rows in spans.items()}
+
+    @cached_property
+    def _words(self) -> Words:
+        return Words(self._search_text)
+
+    def prepare(self) -> None:
+        """Make what otherwise the first search, list and card would wait for."""
+        _ = self._words, self._own
+        self.order("grade", None)
 
     def row(self, source: str, latent: int) -> int | None:
         """The row of a card, None where there is none."""
@@ -70,17 +76,8 @@ class Columns:
         return (int(own[at - 1]) if at > 0 else None), (int(own[at + 1]) if at + 1 < len(own) else None)
 
     def containing(self, text: str) -> np.ndarray:
-        """Which rows hold a text in what they are searched by, in lower case. Rare texts are looked for in all rows at once, as one run of bytes."""
-        hits: list[int] = []
-        pattern, at = text.encode("utf-8", "replace"), -1
-        while len(hits) <= MOST_HITS and (at := self._bytes.find(pattern, at + 1)) >= 0:
-            hits.append(at)
-        if len(hits) > MOST_HITS:
-            return np.asarray(pc.match_substring(self.search_text, text).to_numpy(zero_copy_only=False), dtype=bool)
-        found, mask = np.array(hits, dtype=np.int64), np.zeros(self.n, dtype=bool)
-        rows = np.searchsorted(self._ends, found, "right")
-        mask[rows[found + len(pattern) <= self._ends[rows]]] = True  # a hit over the end of a row is none
-        return mask
+        """Which rows hold a text, in lower case, in what they are searched by; not to be written to."""
+        return self._words.containing(text.encode("utf-8", "replace").decode())
 
     def order(self, sort: str, descending: bool | None) -> np.ndarray:
         """Rows in an order of `SORTS`; missing values stand last either way, ties go by source and latent.
@@ -101,29 +98,6 @@ class Columns:
                 keys = (self.latent, rank, sign * self.numbers[sort])
             self._orders[sort, down] = np.lexsort(keys).astype(np.int32)
         return self._orders[sort, down]
-
-
-class Peaks:
-    """The tokens on which each card's latent fires most, as shown in lists: a few distinct ones a card.
-
-    Args:
-        n: how many cards there are.
-    """
-
-    def __init__(self, catalogue: Catalogue, n: int):
-        table = catalogue.sql(f"SELECT card, tokens[peak + 1] AS token FROM contexts WHERE shown < {2 * N_PEAKS} AND kind IN ('top', 'quantile', 'importance') "
-                              "ORDER BY card, shown")
-        cards = table.column("card").to_numpy()
-        self._tokens = table.column("token")
-        self._starts = np.searchsorted(cards, np.arange(n + 1))
-
-    def __getitem__(self, row: int) -> list[str]:
-        tokens = self._tokens[int(self._starts[row]):int(self._starts[row + 1])].to_pylist()
-        return list(dict.fromkeys(shown_token(token) for token in tokens if token))[:N_PEAKS]
-
-
-def shown_token(token: str) -> str:
-    return shorten(visible(token).strip(), PEAK_CHARS) or "\u2423"
 
 
 def number_or_none(value: Any) -> float | None:

@@ -1,6 +1,6 @@
 """Two SAEs feature by feature: which are found in both, which have drifted, which are in one alone.
 
-Latents that fire are assigned one to one by the cosine of their decoder directions (Hungarian matching, evaluate/matching.py). At `matched_from` or
+Latents that fire are paired one to one by the cosine of their decoder directions (`pairing`). At `matched_from` or
 more a pair is the same feature (0.7: Paulo and Belrose 2025, arXiv 2501.16615), down to `drifted_from` it has drifted, below it both sides are
 unique. The control is the same matching after one dictionary was rotated at random: what chance alone gives in that many dimensions with that many
 directions. Refuses: SAEs of different widths, whose directions cannot be compared.
@@ -14,21 +14,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 
 from sparselight.errors import SaeError
-from sparselight.evaluate.matching import match
 from sparselight.sae import load_sae
 from sparselight.serve.data.map import unit_rows
+from sparselight.serve.data.pairing import EXACT_SIDE, Pairs, make_pairs, most_latents
 from sparselight.serve.data.served import ServedRun
 
-EXACT_LATENTS, N_CANDIDATES = 2048, 32
-MOST_LATENTS = 16_384  # of a side; a matching of more takes minutes
 KEPT = 8  # matchings that are remembered
 MATCHED_FROM, DRIFTED_FROM = 0.7, 0.4
-SEED = 0
 Kind = Literal["matched", "drifted", "unique_a", "unique_b"]
 QUERY = ("SELECT latent, n_fires, grade, label, fire_rate, domain_ratio, f1, coalesce(text, '') AS text FROM cards "
          "WHERE source = '{}' AND n_fires > 0 ORDER BY latent")
@@ -113,23 +109,11 @@ class Side:
     """Features that fire, but more rarely than those."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pairs:
-    """Matched pairs, by place among the features that fire, and the largest cosine of each with any of the other side."""
-
-    row: Int[np.ndarray, " pair"]
-    other: Int[np.ndarray, " pair"]
-    cosine: Float[np.ndarray, " pair"]
-    control: Float[np.ndarray, " pair"]
-    best_a: Float[np.ndarray, " latent"]
-    best_b: Float[np.ndarray, " latent"]
-
-
 class Comparisons:
     """Matchings of pairs of SAEs, the last few kept."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._locks = threading.Lock(), dict[str, threading.Lock]()
         self._kept: OrderedDict[str, Pairs] = OrderedDict()
 
     def compare(self, run_a: ServedRun, source_a: str, run_b: ServedRun, source_b: str, kind: Kind = "matched", offset: int = 0, limit: int = 50,
@@ -159,44 +143,22 @@ class Comparisons:
             control=_counts(pairs.control, a, b, matched_from, drifted_from), same_label=sum(bool(one) and one == two for one, two in labels),
             labelled_pairs=sum(bool(one) and bool(two) for one, two in labels), cosines=_thinned(pairs.cosine), control_cosines=_thinned(pairs.control),
             kind=kind, total=len(rows), offset=offset, rows=rows[offset:offset + limit],
-            notes=_notes(same, [(f"{run_a.id}:{source_a}", a), (f"{run_b.id}:{source_b}", b)]),
+            notes=_notes(same, pairs.is_exact, [(f"{run_a.id}:{source_a}", a), (f"{run_b.id}:{source_b}", b)]),
         )
 
     def _pairs(self, a: Side, b: Side) -> Pairs:
+        """The matching of two sides; who asks for the same meanwhile waits, who asks for another does not."""
         key = f"{a.key} {b.key}"
         with self._lock:
-            if key not in self._kept:
-                self._kept[key] = make_pairs(a.directions, b.directions)
-                while len(self._kept) > KEPT:
-                    self._kept.popitem(last=False)
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            found = self._kept.get(key) or make_pairs(a.directions, b.directions)
+        with self._lock:
+            self._kept[key] = found
             self._kept.move_to_end(key)
-            return self._kept[key]
-
-
-def make_pairs(a: Float[np.ndarray, "latent d"], b: Float[np.ndarray, "other d"]) -> Pairs:
-    """The assignment with the largest sum of cosines, and the same after a random rotation.
-
-    Raises:
-        SaeError: when so many latents are without a near partner that no exact assignment can be made.
-    """
-    rows, others = torch.from_numpy(a), torch.from_numpy(b)
-    if not len(a) or not len(b):
-        nothing, none = np.zeros(0, dtype=np.int64), np.zeros(0)
-        return Pairs(nothing, nothing, none, none, np.zeros(len(a)), np.zeros(len(b)))
-    rotation, _ = np.linalg.qr(np.random.default_rng(SEED).normal(size=(a.shape[1], a.shape[1])))
-    found = []
-    for turned in (others, others @ torch.from_numpy(rotation.astype(np.float32))):
-        matches = match([rows], [turned], EXACT_LATENTS, N_CANDIDATES)
-        if isinstance(matches, str):
-            raise SaeError(asked="match two SAEs latent by latent", why=matches, instead="compare SAEs that are more alike, or with fewer latents")
-        found.append((matches, (rows[torch.from_numpy(matches.row)] * turned[torch.from_numpy(matches.other)]).sum(1).double().numpy()))
-    (matches, cosine), (_, control) = found
-    best_a, best_b = np.full(len(a), -1.0), np.full(len(b), -1.0)
-    for first in range(0, len(a), 2048):
-        block = (rows[first:first + 2048] @ others.T).numpy()
-        best_a[first:first + 2048] = block.max(1)
-        best_b = np.maximum(best_b, block.max(0))
-    return Pairs(matches.row, matches.other, cosine, control, best_a, best_b)
+            while len(self._kept) > KEPT:
+                self._locks.pop(self._kept.popitem(last=False)[0], None)
+        return found
 
 
 def _side(run: ServedRun, source: str) -> Side:
@@ -205,19 +167,20 @@ def _side(run: ServedRun, source: str) -> Side:
         raise run.missing(f"compare {source[:80]!r}")
 
     def read() -> Side:
-        table = catalogue.sql(QUERY.format(source))
-        kept = np.sort(np.argsort(-table.column("n_fires").to_numpy(), kind="stable")[:MOST_LATENTS])
+        table, decoder = catalogue.sql(QUERY.format(source)), load_sae(weights).W_dec.detach().float().cpu().numpy()
+        kept = np.sort(np.argsort(-table.column("n_fires").to_numpy(), kind="stable")[:most_latents(decoder.shape[1])])
         columns = table.take(kept).to_pydict()
-        latents = np.array(columns["latent"], dtype=np.int64)
-        directions = unit_rows(load_sae(weights).W_dec.detach().float().cpu().numpy()[latents])
+        directions = unit_rows(decoder[np.array(columns["latent"], dtype=np.int64)])
         return Side(hashlib.sha256(directions.tobytes()).hexdigest(), columns, directions, table.num_rows - len(kept))
 
     return run.kept(f"side {source}", run.stamp(), read)
 
 
-def _notes(same_subject: bool, sides: Sequence[tuple[str, Side]]) -> list[str]:
+def _notes(same_subject: bool, is_exact: bool, sides: Sequence[tuple[str, Side]]) -> list[str]:
     """What a reader must know."""
     notes = [] if same_subject else ["the two belong to different subjects or sites: their directions share no space, so a match is chance"]
+    notes += [] if is_exact else [f"with more than {EXACT_SIDE:,} latents on a side pairs are taken nearest first, in place of the assignment with the largest "
+                                  "sum of cosines; so is the control"]
     return notes + [f"of {name} the {len(side.directions):,} features that fire most often are compared, {side.n_left_out:,} rarer ones are not"
                     for name, side in sides if side.n_left_out]
 

@@ -4,6 +4,7 @@ Owns the caches and what a run without cards shows. Pages, API and the frozen fi
 not there.
 """
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -16,8 +17,10 @@ from sparselight.errors import ConfigError, SparselightError
 from sparselight.serve.data import card as cards
 from sparselight.serve.data import features as lists
 from sparselight.serve.data import overview as overviews
-from sparselight.serve.data.columns import Columns, Peaks
+from sparselight.serve.data.columns import Columns
 from sparselight.serve.data.log import run_log
+from sparselight.serve.data.map import FOLDER
+from sparselight.serve.data.peaks import Peaks, read_peaks
 from sparselight.serve.data.served import Runs, ServedRun, problem_of
 from sparselight.serve.models import Abilities, Curves, Facets, FeatureCard, FeatureList, FeatureQuery, NoteView, Overview, RunList, RunLog, RunSummary
 from sparselight.serve.settings import ServeSettings
@@ -64,7 +67,7 @@ class ExplorerData:
         """A run at a glance."""
         served = self.runs[run]
         columns, problem = self._columns(served)
-        return served.kept("overview", (served.stamp(), id(columns), problem), lambda: overviews.overview(served, columns, problem))
+        return served.kept("overview", (served.stamp(), columns.serial if columns else None, problem), lambda: overviews.overview(served, columns, problem))
 
     def curves(self, run: str) -> Curves:
         """Training logs."""
@@ -74,7 +77,7 @@ class ExplorerData:
         """What its features can be filtered by."""
         served = self.runs[run]
         columns = self.columns(served)
-        return served.kept("facets", id(columns), lambda: lists.facets(columns))
+        return served.kept("facets", columns.serial, lambda: lists.facets(columns))
 
     def features(self, run: str, **query: Any) -> FeatureList:
         """A part of its features; arguments are those of `FeatureQuery`.
@@ -89,8 +92,8 @@ class ExplorerData:
 
     def list_features(self, run: str, query: FeatureQuery) -> FeatureList:
         """A part of its features."""
-        served = self.runs[run]
-        return lists.feature_list(self.columns(served), self._peaks(served), query)
+        columns, peaks = self._listed(self.runs[run])
+        return lists.feature_list(columns, peaks, query)
 
     def feature(self, run: str, source: str, latent: int) -> FeatureCard:
         """One feature.
@@ -100,7 +103,7 @@ class ExplorerData:
         """
         served = self.runs[run]
         columns, notes = self.columns(served), [] if self._notes is None else list(self._notes(served, source, latent))
-        key = (run, source, latent, id(columns), served.studies_stamp(), tuple(note.id for note in notes))
+        key = (run, source, latent, columns.serial, served.studies_stamp(), tuple(note.id for note in notes))
         with self._lock:
             if key in self._cards:
                 self._cards.move_to_end(key)
@@ -127,12 +130,13 @@ class ExplorerData:
 
     def warm(self) -> None:
         """Read what every page needs, so that the first one is quick; what cannot be read is told when it is asked for."""
+        for run in self.runs:
+            with contextlib.suppress(SparselightError):
+                self.overview(run)
         for run in self.runs.values():
-            try:
-                if self._columns(run)[0] is not None:
-                    self._peaks(run)
-            except SparselightError:
-                continue
+            with contextlib.suppress(SparselightError):
+                self.columns(run).prepare()
+                self._peaks(run)
 
     def _columns(self, run: ServedRun) -> tuple[Columns | None, str]:
         """The columns, or why there are none."""
@@ -142,12 +146,20 @@ class ExplorerData:
         except SparselightError as err:
             return None, problem_of(err, run)
 
+    def _listed(self, run: ServedRun) -> tuple[Columns, Peaks | None]:
+        """Columns and peak tokens of one state of the catalogue: rows of one mean nothing in the other."""
+        while True:
+            stamp = run.catalogue_stamp()
+            found = self.columns(run), self._peaks(run)
+            if run.catalogue_stamp() == stamp:
+                return found
+
     def _peaks(self, run: ServedRun) -> Peaks | None:
         """The peak tokens; None while those of a large catalogue are being read in a thread of their own."""
         catalogue, columns, stamp = run.catalogue(), self.columns(run), run.catalogue_stamp()
         n_contexts = run.kept("n_contexts", stamp, lambda: catalogue.sql("SELECT count(*) AS n FROM contexts").column("n")[0].as_py())
         if n_contexts <= FEW_CONTEXTS:
-            return run.kept("peaks", stamp, lambda: Peaks(catalogue, columns.n))
+            return run.kept("peaks", stamp, lambda: read_peaks(catalogue, columns.n))
         with self._lock:
             found = self._peaks_of.get(run.id)
             if found is not None and found[0] == stamp:
@@ -155,9 +167,13 @@ class ExplorerData:
             self._peaks_of[run.id] = (stamp, None)
 
         def read() -> None:
-            peaks = Peaks(catalogue, columns.n)
+            try:
+                peaks = read_peaks(catalogue, columns.n, run.folder / FOLDER)
+            except (SparselightError, OSError):  # the file is gone: the next list asks again
+                peaks = None
             with self._lock:
-                self._peaks_of[run.id] = (stamp, peaks)
+                if self._peaks_of[run.id][0] == stamp:
+                    self._peaks_of[run.id] = (stamp if peaks is not None else None, peaks)
 
         threading.Thread(target=read, name=f"peaks of {run.id}").start()
         return None

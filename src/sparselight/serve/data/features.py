@@ -4,17 +4,23 @@ Owns the meaning of each condition, the same as `Catalogue.search`. Works on the
 the query was checked when it was made.
 """
 
+import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from sparselight.interpret.catalogue import SORTS
 from sparselight.interpret.evidence import GRADES
-from sparselight.serve.data.columns import Columns, Peaks, number_or_none
+from sparselight.serve.data.columns import Columns
+from sparselight.serve.data.peaks import Peaks
 from sparselight.serve.models import Counted, Facets, FeatureList, FeatureQuery, FeatureRow
 
 DOMAIN_RATIO = 3.0
+MAY_LACK = ("f1", "f1_low", "f1_high", "control_f1_high")
+SHOWN = (*MAY_LACK, "fire_rate", "domain_fire_rate", "domain_ratio", "max_activation")
 
 
 def feature_list(columns: Columns, peaks: Peaks | None, query: FeatureQuery) -> FeatureList:
@@ -22,7 +28,7 @@ def feature_list(columns: Columns, peaks: Peaks | None, query: FeatureQuery) -> 
     order = columns.order(query.sort, query.descending)
     found = order[selected(columns, query)[order]]
     rows = found[query.offset:query.offset + query.limit]
-    return FeatureList(total=len(found), offset=query.offset, rows=[feature_row(columns, peaks, int(row)) for row in rows])
+    return FeatureList(total=len(found), offset=query.offset, rows=feature_rows(columns, peaks, rows))
 
 
 def selected(columns: Columns, query: FeatureQuery) -> np.ndarray:
@@ -49,17 +55,17 @@ def selected(columns: Columns, query: FeatureQuery) -> np.ndarray:
     return mask
 
 
-def feature_row(columns: Columns, peaks: Peaks | None, row: int) -> FeatureRow:
-    """A card as the list shows it."""
-    numbers = {name: values[row] for name, values in columns.numbers.items()}
-    return FeatureRow(
-        source=columns.sources[columns.source[row]], latent=int(columns.latent[row]), grade=GRADES[columns.grade[row]],
-        text=columns.texts["text"][row].as_py(), label=columns.texts["label"][row].as_py(), explainer=columns.texts["explainer"][row].as_py(),
-        f1=number_or_none(numbers["f1"]), f1_low=number_or_none(numbers["f1_low"]), f1_high=number_or_none(numbers["f1_high"]),
-        control_f1_high=number_or_none(numbers["control_f1_high"]), fire_rate=float(numbers["fire_rate"]),
-        domain_fire_rate=float(numbers["domain_fire_rate"]), domain_ratio=float(numbers["domain_ratio"]), max_activation=float(numbers["max_activation"]),
-        n_fires=int(numbers["n_fires"]), supported=bool(columns.supported[row]), peak_tokens=[] if peaks is None else peaks[row],
-    )
+def feature_rows(columns: Columns, peaks: Peaks | None, rows: np.ndarray) -> list[FeatureRow]:
+    """Cards as the list shows them."""
+    shown: dict[str, list[Any]] = {name: columns.numbers[name][rows].tolist() for name in SHOWN}
+    shown |= {name: [value if math.isfinite(value) else None for value in shown[name]] for name in MAY_LACK}
+    shown |= {name: values.take(pa.array(rows)).to_pylist() for name, values in columns.texts.items()}
+    shown |= {
+        "source": [columns.sources[number] for number in columns.source[rows]], "latent": columns.latent[rows].tolist(),
+        "grade": [GRADES[number] for number in columns.grade[rows]], "n_fires": columns.numbers["n_fires"][rows].astype(np.int64).tolist(),
+        "supported": columns.supported[rows].tolist(), "peak_tokens": [[] if peaks is None else peaks[row] for row in rows.tolist()],
+    }
+    return [FeatureRow(**dict(zip(shown, values, strict=True))) for values in zip(*shown.values(), strict=True)]
 
 
 def facets(columns: Columns) -> Facets:

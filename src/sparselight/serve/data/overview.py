@@ -5,7 +5,7 @@ a seeded sample of large catalogues and say so. Refuses nothing beyond what the 
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple, cast
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from sparselight.errors import RunError
 from sparselight.interpret.evidence import GRADES
-from sparselight.records import Card, EvalRecord, EvalRow, MetricValue, SaeRecord
+from sparselight.records import Card, EvalRecord, EvalRow, SaeRecord
 from sparselight.report import figures
 from sparselight.report.data import ReportData, RunInfo
 from sparselight.report.headline import COLUMNS, headline_sentences, interval_sentence, key_numbers, subject_sentence, table_rows
@@ -172,11 +172,18 @@ def drawn(data: ReportData, words: Mapping[str, list[str]], columns: Columns | N
     return {name: listed for name, listed in found.items() if listed}
 
 
+class LightValue(NamedTuple):
+    """What the plots read of a measured value."""
+
+    value: float
+    high: float | None = None
+
+
 class LightEvidence(NamedTuple):
     """What the plots read of a card's evidence."""
 
-    f1: MetricValue
-    control_f1: MetricValue
+    f1: LightValue
+    control_f1: LightValue
 
 
 class LightCard(NamedTuple):
@@ -192,21 +199,28 @@ def latent_figures(columns: Columns) -> dict[str, list[Figure]]:
     """The plots over all latents: evidence, a dot each, and firing rates."""
     explained = np.flatnonzero(np.isfinite(columns.numbers["f1"]))
     shown = explained if len(explained) <= MOST_DOTS else np.sort(np.random.default_rng(0).choice(explained, MOST_DOTS, replace=False))
-    svg = figures.evidence_plot(cast("Sequence[Card]", [_light(columns, int(row), True) for row in shown]))
+    svg = figures.evidence_plot(cast("Sequence[Card]", list(_explained(columns, shown))))
     some = "" if len(shown) == len(explained) else f" ({len(shown):,} of {len(explained):,} latents, drawn at random)"
     rates = []
     for index, source in enumerate(columns.sources):
-        own = cast("Sequence[Card]", [_light(columns, int(row), False) for row in np.flatnonzero(columns.source == index)])
+        own = cast("Sequence[Card]", list(_fired(columns, np.flatnonzero(columns.source == index))))
         if (drawn := figures.fire_rate_histogram(source, own)) is not None:
             rates.append(Figure(name=source, title=f"Firing rates of the {source} SAE's latents", svg=str(drawn)))
     evidence = [] if svg is None else [Figure(name="evidence", title=f"Held-out F1 against F1 with shuffled labels{some}", svg=str(svg))]
     return {"evidence": evidence, "fire_rates": rates}
 
 
-def _light(columns: Columns, row: int, with_evidence: bool) -> LightCard:
-    numbers = {name: float(np.nan_to_num(columns.numbers[name][row])) for name in ("f1", "control_f1", "control_f1_high", "fire_rate", "domain_fire_rate")}
-    evidence = LightEvidence(MetricValue(value=numbers["f1"], n=0), MetricValue(value=numbers["control_f1"], high=numbers["control_f1_high"], n=0))
-    return LightCard(columns.sources[columns.source[row]], numbers["fire_rate"], numbers["domain_fire_rate"], evidence if with_evidence else None)
+def _fired(columns: Columns, rows: np.ndarray) -> Iterator[LightCard]:
+    """What the plots of firing rates read."""
+    rates = [np.nan_to_num(columns.numbers[name][rows]).tolist() for name in ("fire_rate", "domain_fire_rate")]
+    return map(LightCard, [columns.sources[number] for number in columns.source[rows]], *rates)
+
+
+def _explained(columns: Columns, rows: np.ndarray) -> Iterator[LightCard]:
+    """What the plot of the evidence reads."""
+    values = [np.nan_to_num(columns.numbers[name][rows]).tolist() for name in ("f1", "control_f1", "control_f1_high")]
+    for card, f1, control, high in zip(_fired(columns, rows), *values, strict=True):
+        yield card._replace(evidence=LightEvidence(LightValue(f1), LightValue(control, high)))
 
 
 def curves(run: ServedRun) -> Curves:

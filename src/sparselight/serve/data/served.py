@@ -9,8 +9,9 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+from sparselight import places
 from sparselight.errors import RunError, SparselightError
 from sparselight.interpret import Catalogue
 from sparselight.pipeline.explaining import MODALITIES, SOURCES, run_catalogue
@@ -36,9 +37,9 @@ def clean(value: Any) -> Any:
 
 
 def without_paths(value: Any) -> Any:
-    """The same plain data with every absolute path cut to its last name."""
+    """The same plain data with every absolute path cut to its last name, those inside sentences too."""
     if isinstance(value, str):
-        return ".../" + re.split(r"[/\\]", value.rstrip("/\\"))[-1] if ABSOLUTE.match(value) else value
+        return ".../" + re.split(r"[/\\]", value.rstrip("/\\"))[-1] if ABSOLUTE.match(value) else places.without_paths(value)
     if isinstance(value, Mapping):
         return {key: without_paths(item) for key, item in value.items()}
     return [without_paths(item) for item in value] if isinstance(value, list | tuple) else value
@@ -54,14 +55,20 @@ class ServedRun:
 
     def __init__(self, id: str, folder: Path, hide_paths: bool = False):
         self.id, self.folder, self.hide_paths = id, folder, hide_paths
-        self._lock, self._kept = threading.RLock(), dict[str, tuple[Any, Any]]()
+        self._lock, self._locks, self._kept = threading.Lock(), dict[str, threading.RLock](), dict[str, tuple[Any, Any]]()
 
     def kept(self, name: str, stamp: Any, make: Callable[[], T]) -> T:
-        """What `make` gave the last time, made again when the stamp has changed."""
+        """What `make` gave the last time, made again when the stamp has changed; who asks meanwhile waits, who asks for something else does not."""
+        found = self._kept.get(name)
+        if found is not None and found[0] == stamp:
+            return cast("T", found[1])
         with self._lock:
-            if name not in self._kept or self._kept[name][0] != stamp:
-                self._kept[name] = (stamp, make())
-            return self._kept[name][1]
+            lock = self._locks.setdefault(name, threading.RLock())
+        with lock:
+            found = self._kept.get(name)
+            if found is None or found[0] != stamp:
+                found = self._kept[name] = (stamp, make())
+            return cast("T", found[1])
 
     @property
     def record(self) -> RunRecord:
@@ -81,6 +88,10 @@ class ServedRun:
 
     def _shown(self, content: Any) -> Any:
         return without_paths(clean(content)) if self.hide_paths else clean(content)
+
+    def words(self, text: str) -> str:
+        """A sentence as it may be shown."""
+        return places.without_paths(text) if self.hide_paths else text
 
     def _read_stage(self, path: Path) -> StageRecord | None:
         try:
@@ -131,18 +142,21 @@ class ServedRun:
         Raises:
             RunError: when the stage explain is not finished.
         """
-        def find() -> Catalogue:
-            return Catalogue(run_catalogue(self.folder).path, CATALOGUE_BYTES)
+        def find() -> Catalogue:  # which brings the file up to date
+            return Catalogue(run_catalogue(self.folder).path, CATALOGUE_BYTES, n_threads=1)
 
-        with self._lock:
-            return self.kept("catalogue", stamp(self.folder / "run.json"), find)  # making it brings the file up to date
+        return self.kept("catalogue", stamp(self.folder / "run.json"), find)
 
     def evaluation(self) -> EvalRecord | None:
         """The measurements, None where there are none."""
         folder = self.path("evaluate")
         if folder is None or not (folder / "evaluation.json").is_file():
             return None
-        return self.kept("evaluation", stamp(folder / "evaluation.json"), lambda: EvalRecord.load(folder / "evaluation.json"))
+        def read() -> EvalRecord:
+            found = EvalRecord.load(folder / "evaluation.json")
+            return found.model_copy(update={"notes": self._shown(found.notes)})
+
+        return self.kept("evaluation", stamp(folder / "evaluation.json"), read)
 
     def training_log(self, stage: str) -> list[dict[str, Any]]:
         """The lines of a training, empty where there are none that can be read."""

@@ -1,7 +1,9 @@
-"""Limits of the live part: how much one request may ask of the model.
+"""Settings of the live part: where and in which numbers the model runs, and how much one request may ask of it.
 
 Owns the numbers alone; `inputs.py` and `work.py` keep them. What is beyond a limit is refused and says which one, it is never cut silently.
 """
+
+from typing import Literal
 
 from pydantic import Field
 
@@ -9,8 +11,12 @@ from sparselight.config import Config
 
 
 class LiveConfig(Config):
-    """What one live request may ask for."""
+    """How the model runs that people try, and what one live request may ask of it."""
 
+    device: str | None = None
+    """`auto`, or a torch device name such as `cuda:1`; left out, as the run's recipe has it."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Number format in which the model computes; left out, as the run's recipe has it. Not for a recommender, whose format is its file's."""
     max_chars: int = Field(default=20_000, ge=1)
     """Longest text or sequence, in characters."""
     max_tokens: int = Field(default=1024, ge=1)

@@ -1,16 +1,16 @@
 """The examples of a run's corpus, for the trial page: found by id, searched, and one to begin with.
 
-The held-out sides come first, the domain before the rest; each file is read when it is first needed. Pictures are named by the file that the run
-keeps of them. Refuses: ids that the corpus does not have.
+The held-out sides come first, the domain before the rest; each file is read when it is first needed. Pictures are shown from the run's folder `media`; a
+copy that is not there yet is made as the run makes them. Refuses: ids that the corpus does not have.
 """
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparselight.corpus.interactions.items import ITEM
 from sparselight.errors import CorpusError, SparselightError
+from sparselight.pipeline.media import RunPictures
 from sparselight.protocols import Example
 from sparselight.serve.live.models import FoundExample, LiveInput
 
@@ -78,11 +78,18 @@ class RunExamples:
             return LiveInput(history=[span.value for span in sorted(longest.spans, key=lambda span: span.start) if span.name == ITEM][:FIRST_ITEMS])
         return LiveInput(text=_lines(max(examples[:20], key=lambda one: len(one.text)).text, FIRST_CHARS))
 
-    def picture(self, subject: Any, example: Example) -> tuple[str | None, tuple[int, int] | None]:
-        """The file in the run that shows the first image of an example, and its patch grid; None for what there is not."""
-        grids = subject.patch_grids([example])[0] if hasattr(subject, "patch_grids") else []
-        path = Path("media") / f"{example.images[0].sha256[:16]}.png"
-        return (str(path) if (self._run.folder / path).is_file() else None), (tuple(grids[0]) if grids else None)
+    def pictures(self, subject: Any, example: Example) -> list[tuple[str | None, tuple[int, int] | None]]:
+        """Of each image that the subject is given, the file in the run that shows it and its patch grid; None for what there is not."""
+        if not hasattr(subject, "patch_grids"):
+            return []
+        kept, found = RunPictures(self._run.folder, subject), list[tuple[str | None, tuple[int, int] | None]]()
+        for number, layout in enumerate(kept.layout(example)):
+            try:
+                path = kept.keep(example, number)
+            except SparselightError:  # the image has gone
+                path = ""
+            found.append((path if path and (self._run.folder / path).is_file() else None, layout.grid))
+        return found
 
     def _held_out(self) -> Iterator[Example]:
         seen: set[str] = set()

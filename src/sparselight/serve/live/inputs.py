@@ -5,14 +5,17 @@ run's, beyond the limits, without any token; items and examples that are not kno
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from sparselight.corpus.interactions.items import ITEM, one_line
 from sparselight.errors import ConfigError, CorpusError
 from sparselight.interpret.contexts import marks_of
 from sparselight.protocols import Batch, Example, Span
-from sparselight.records import Context
+from sparselight.records import Context, OtherImage
 from sparselight.serve.live.config import LiveConfig
 from sparselight.serve.live.models import LiveInput
 
@@ -26,6 +29,16 @@ GAP = re.compile(r"<mask>|[_?]")
 MOST_CANDIDATES = 6  # items offered where a title fits several
 
 
+class Shown(NamedTuple):
+    """An image of an input; its patches are the tokens [first, last), none where they do not count."""
+
+    media: str
+    """Its file relative to the run folder; empty where there is none."""
+    grid: tuple[int, int] | None
+    first: int
+    last: int
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """An input, ready for the model."""
@@ -35,13 +48,22 @@ class Given:
     tokens: list[str]
     marks: list[str]
     notes: list[str] = field(default_factory=list)
-    media: str | None = None
-    grid: tuple[int, int] | None = None
+    pictures: list[Shown] = field(default_factory=list)
 
     def context(self, activations: list[float], peak: int = 0) -> Context:
-        """As a context, for a renderer."""
-        return Context(example=self.example.id, group=self.example.group, tokens=self.tokens, activations=activations, peak=peak, marks=self.marks,
-                       media=self.media, grid=self.grid)
+        """As a context, for a renderer: the image with the peak first, then the others, then the text."""
+        first = next((picture for picture in self.pictures if picture.first <= peak < picture.last), next(iter(self.pictures), None))
+        if first is None:
+            return Context(example=self.example.id, group=self.example.group, tokens=self.tokens, activations=activations, peak=peak, marks=self.marks)
+        text = max(picture.last for picture in self.pictures)
+        own = [*range(first.first, first.last), *range(text, len(self.tokens))]
+        others = [OtherImage(media=picture.media, grid=picture.grid, activations=activations[picture.first : picture.last]) for picture in self.pictures
+                  if picture is not first and picture.media]
+        return Context(
+            example=self.example.id, group=self.example.group, tokens=[self.tokens[token] for token in own], activations=[activations[token] for token in own],
+            peak=own.index(peak) if peak in own else 0, marks=[self.marks[token] for token in own] if self.marks else [], media=first.media or None,
+            grid=first.grid, others=others,
+        )
 
 
 def read_input(given: LiveInput, subject: Any, modality: str, examples: "RunExamples", config: LiveConfig) -> Given:
@@ -63,12 +85,21 @@ def read_input(given: LiveInput, subject: Any, modality: str, examples: "RunExam
     tokens = [subject.token_text(token_id) for token_id in batch.token_id.tolist()]
     if modality == "items" and getattr(subject, "module", None) is not None and subject.module.reads == "user":
         tokens = [f"user {example.group}"]
-    media, grid = examples.picture(subject, example) if example.images else (None, None)
-    if grid is not None and bool((batch.char_start[: grid[0] * grid[1]] >= 0).any()):  # patches do not count, or do not come first: no heat map
-        grid = None
-    if len(example.images) > 1:
-        notes = [*notes, f"the model sees {len(example.images)} images; the first is shown"]
-    return Given(example, batch, tokens, marks_of(example, start, end) if modality != "text" else [], notes, media, grid)
+    pictures = shown_pictures(examples.pictures(subject, example), batch) if example.images else []
+    return Given(example, batch, tokens, marks_of(example, start, end) if modality != "text" else [], notes, pictures)
+
+
+def shown_pictures(found: Sequence[tuple[str | None, tuple[int, int] | None]], batch: Batch) -> list[Shown]:
+    """The images of an input with the tokens that are their patches. Where patches do not count, or do not come first, there is no heat map."""
+    ends = np.cumsum([grid[0] * grid[1] if grid else 0 for _, grid in found])
+    n_patches = int(ends[-1]) if len(ends) else 0
+    are_first = bool((batch.char_start[:n_patches] < 0).all()) and int((batch.char_start < 0).sum()) == n_patches
+    shown = []
+    for (media, grid), end in zip(found, ends.tolist(), strict=True):
+        size = grid[0] * grid[1] if grid and are_first else 0
+        if media or size:
+            shown.append(Shown(media or "", grid if size else None, end - size if size else 0, end if size else 0))
+    return shown
 
 
 def _example(given: LiveInput, subject: Any, modality: str, examples: "RunExamples", config: LiveConfig) -> tuple[Example, list[str]]:

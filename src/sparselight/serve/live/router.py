@@ -27,10 +27,11 @@ class LiveServices:
 
     Args:
         runs: folders by the names that addresses give them.
+        hide_paths: answers name no folder of this machine.
     """
 
-    def __init__(self, runs: Mapping[str, Path], config: LiveConfig):
-        self._runs, self._config = runs, config
+    def __init__(self, runs: Mapping[str, Path], config: LiveConfig, hide_paths: bool = False):
+        self._runs, self._config, self._hide_paths = runs, config, hide_paths
         self._open: dict[str, LiveService] = {}
         self._lock = threading.Lock()
 
@@ -45,7 +46,7 @@ class LiveServices:
             raise not_found(f"open the run {run[:80]!r}")
         with self._lock:
             if run not in self._open:
-                self._open[run] = LiveService(self._runs[run], self._config, run)
+                self._open[run] = LiveService(self._runs[run], self._config, run, self._hide_paths)
             return self._open[run]
 
     def close(self) -> None:
@@ -58,15 +59,17 @@ def no_audit(_folder: Path, _what: str, _details: dict[str, object]) -> None:
     """The Audit of a server that keeps none."""
 
 
-def live_router(runs: Mapping[str, Path], config: LiveConfig | None = None, allow_edits: bool = True, audit: Audit = no_audit) -> APIRouter:
+def live_router(runs: Mapping[str, Path], config: LiveConfig | None = None, allow_edits: bool = True, audit: Audit = no_audit,
+                hide_paths: bool = False) -> APIRouter:
     """All live routes. `router.services.close()` lets their threads end.
 
     Args:
         runs: folders by the names that addresses give them.
         audit: told of every edit.
+        hide_paths: answers name no folder of this machine.
     """
     router = APIRouter(prefix="/runs/{run}/live", tags=["live"])
-    services = LiveServices(runs, config or LiveConfig())
+    services = LiveServices(runs, config or LiveConfig(), hide_paths)
     router.services = services  # type: ignore[attr-defined]
 
     @router.get("")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sparselight.errors import ConfigError, RunError, SparselightError
-from sparselight.interpret.renderers import renderer_for
+from sparselight.interpret.renderers import ImageRenderer, renderer_for
 from sparselight.intervene.edit import edit_functions
 from sparselight.intervene.generate import check_reach
 from sparselight.intervene.operations import UNITS
@@ -22,7 +22,8 @@ from sparselight.pipeline.explaining import modality_of
 from sparselight.pipeline.opened import open_run
 from sparselight.pipeline.recommending import trains_own
 from sparselight.records import Context, Edit
-from sparselight.serve.data.card import shown_context
+from sparselight.serve.data.card import picture_address
+from sparselight.serve.data.served import without_paths
 from sparselight.serve.live import compared, firing, models, writing
 from sparselight.serve.live.config import LiveConfig
 from sparselight.serve.live.corpus import RunExamples
@@ -31,6 +32,7 @@ from sparselight.serve.live.knobs import OPERATIONS, Knobs, in_words
 from sparselight.serve.live.models import ActivationsAnswer, ActivationsRequest, EditAnswer, EditRequest, LiveInfo, LiveInput
 from sparselight.serve.live.names import Names
 from sparselight.serve.live.work import Stop, Worker
+from sparselight.subjects.load import pick_device
 from sparselight.subjects.recommender.folder import RECORD, load_recommender
 
 LOADING_S = 600.0  # a subject may be large
@@ -41,19 +43,32 @@ class LiveService:
 
     Args:
         name: of the run in addresses, for its pictures.
+        hide_paths: answers name no folder of this machine.
 
     Raises:
         RunError: when it is no run folder, or its SAEs are not trained.
+        ConfigError: when the model cannot run as the settings say.
     """
 
-    def __init__(self, folder: Path, config: LiveConfig, name: str = ""):
-        self.folder, self.config, self.name, self.run = folder, config, name, open_run(folder)
+    def __init__(self, folder: Path, config: LiveConfig, name: str = "", hide_paths: bool = False):
+        self.folder, self.config, self.name, self.hide_paths = folder, config, name, hide_paths
+        self.run = open_run(folder)
+        self._set_up(config)
         self.modality = modality_of(self.run.stages)
         self.worker = Worker(config, folder.name)
         self.names, self.knobs = Names(self.run), Knobs(self.run, config.max_edits)
         self.examples = RunExamples(self.run, self.modality)
         self.is_ready = False
         self._loading: Future[None] | None = None
+
+    def _set_up(self, config: LiveConfig) -> None:
+        """Give the subject the device and the number format of these settings in place of the recipe's."""
+        stages = self.run.stages
+        changed = {name: value for name in ("device", "dtype") if (value := getattr(config, name)) is not None}
+        if "dtype" in changed and trains_own(stages.recipe):
+            raise ConfigError(asked=f"run a recommender with live.dtype = {config.dtype!r}", why="it computes in the number format of its file",
+                              instead="leave live.dtype out")
+        stages.recipe = stages.recipe.model_copy(update={"subject": stages.recipe.subject.model_copy(update=changed)})
 
     def info(self, edits_allowed: bool) -> LiveInfo:
         """What the trial page offers; loads no model."""
@@ -62,7 +77,7 @@ class LiveService:
         reads_user = record.kind == "recommender" and record.token_policy.pooling == "last"
         if reads_user or (self.modality == "image" and record.kind != "image_text"):
             field = "example"
-        limits = {name: float(value) for name, value in self.config.model_dump().items()}
+        limits = {name: float(value) for name, value in self.config.model_dump(exclude={"device", "dtype"}).items()}
         return LiveInfo(
             modality=self.modality, input=field, writes=writing.what_it_writes(record.kind), sources=self.sources(),
             operations=OPERATIONS, units=list(UNITS), edits_allowed=edits_allowed, ready=self.is_ready, problem=self.problem, limits=limits,
@@ -84,7 +99,8 @@ class LiveService:
         """Why loading failed, empty where it did not."""
         failed = self._loading.exception() if self._loading is not None and self._loading.done() and not self._loading.cancelled() else None
         if isinstance(failed, SparselightError):
-            return f"{failed.why}: {failed.instead}"
+            words = f"{failed.why}: {failed.instead}"
+            return without_paths(words) if self.hide_paths else words
         return "the model cannot be loaded: what the server prints when it is tried says why" if failed is not None else ""
 
     def load(self, stop: Stop | None = None) -> None:
@@ -93,9 +109,9 @@ class LiveService:
             return
         if trains_own(self.run.stages.recipe):
             self.run.__dict__["subject"] = self._own_recommender()  # in place of the property, which would train what is missing
+        device = self.run.subject.device
         for source in self.sources():
-            self.run.sae(source)
-        _ = self.run.subject
+            self.run.sae(source).to(device)
         self.is_ready = True
         if stop is not None:
             stop.begin()
@@ -171,8 +187,9 @@ class LiveService:
         self.worker.close()
 
     def _html(self, context: Context) -> str:
-        """An input as its modality is shown; a picture at this server's address."""
-        return shown_context(self.name, context, self.modality).html if context.media else renderer_for(self.modality).html(context)
+        """An input as its modality is shown; pictures at this server's address."""
+        renderer = ImageRenderer(picture_address(self.name)) if self.modality == "image" else renderer_for(self.modality)
+        return renderer.html(context)
 
     def _given(self, given: LiveInput) -> Given:
         return read_input(given, self.run.subject, self.modality, self.examples, self.config)
@@ -201,13 +218,14 @@ class LiveService:
 
     def _saved(self, edits: list[Edit]) -> dict[str, object]:
         record = self.knobs.record(edits)
-        return {"record": record.KIND, "version": record.VERSION, **record.model_dump(mode="json")}
+        saved = {"record": record.KIND, "version": record.VERSION, **record.model_dump(mode="json")}
+        return dict(without_paths(saved)) if self.hide_paths else saved
 
     def _own_recommender(self) -> Any:
         """The recommender that the run trained, as it lies in its folder: nothing is trained in a server."""
         found = [path.parent for path in sorted(self.folder.glob(f"subject-*/{RECORD}"))]
         for folder in found:
-            subject = load_recommender(folder, unknown_items=self.run.stages.recipe.subject.recommender.unknown_items)
+            subject = load_recommender(folder, pick_device(self.config.device or "cpu"), self.run.stages.recipe.subject.recommender.unknown_items)
             if subject.fingerprint == self._record.fingerprint:
                 return subject
         raise RunError(asked=f"open the recommender of {self.folder.name}", why="it is not in the run's folder, or another one is there",

@@ -28,7 +28,12 @@ async function request(path, options) {
 }
 
 async function answer(response) {
-  if (response.ok) return response.json();
+  if (response.ok) {
+    return response.json().catch((error) => {
+      if (isStale(error)) throw error;
+      throw new Refused(0, { asked: "read this page's data", why: "the answer of the server broke off", instead: "load the page again" });
+    });
+  }
   let said = {};
   try { said = await response.json(); } catch { /* not JSON: said by the status alone */ }
   if (Array.isArray(said.detail)) said = { why: said.detail.map((one) => `${(one.loc ?? []).slice(1).join(".")}: ${one.msg}`).join("; ") };

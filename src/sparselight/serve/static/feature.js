@@ -57,12 +57,14 @@ function noteItem(note) {
 function makeNotes() {
   const form = $("#note-form");
   if (!form) return;
+  let isSaving = false; // a second click while the first is under way would save the note twice
   form.hidden = false;
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const given = { feature: `${source}/${latent}`, label: $("#note-label").value.trim(), text: $("#note-text").value.trim() };
-    if (!given.label && !given.text) return;
+    if (isSaving || (!given.label && !given.text)) return;
     const state = $("#note-state");
+    isSaving = true;
     try {
       const saved = await post(api("/notes"), given);
       $("#note-list").append(noteItem(saved.note ?? saved));
@@ -70,6 +72,8 @@ function makeNotes() {
       clear(state, "Saved.");
     } catch (error) {
       clear(state, problem(error));
+    } finally {
+      isSaving = false;
     }
   });
 }

@@ -2,7 +2,7 @@
 import { api, featureAddress, on } from "./app.js";
 import { get, isStale, problem } from "./api.js";
 import { $, $$, clear, count, debounced, grade, h, interval, number, percent, ratio, source } from "./dom.js";
-import { readState, writeState } from "./state.js";
+import { later, readState, writeState } from "./state.js";
 import { VirtualList } from "./virtual.js";
 
 const DEFAULTS = {
@@ -46,7 +46,7 @@ function makeRow(row, index) {
     cell("c-number c-ratio", ratio(row.domain_ratio)), cell("c-id", source(row.source), ` ${row.latent}`));
 }
 
-const keepOffset = debounced(() => writeState(state, DEFAULTS), 150);
+const keepOffset = later(() => writeState(state, DEFAULTS), 150);
 
 function remember({ first, total }) {
   state.offset = first;

@@ -4,6 +4,12 @@ import { $, $$, clear, count, grade, h, number, percent, rendered, source } from
 
 const SPARK = [84, 22];
 
+/** So many tokens, by what a token is in this run. */
+export function tokensOf(n) {
+  const word = { items: "item", residues: "residue" }[document.body.dataset.modality] ?? "token";
+  return `${count(n)} ${word}${n === 1 ? "" : "s"}`;
+}
+
 /** The list: each feature with its activations over the tokens, its name to choose it, a button to turn it. */
 export function showFired(list, answer, chosen, { onChoose, onTurn }) {
   list.hidden = answer.features.length === 0;
@@ -17,7 +23,7 @@ export function showFired(list, answer, chosen, { onChoose, onTurn }) {
 function strength(one) {
   if (!one.n_tokens) return "does not fire here";
   const largest = one.relative === null ? number(one.max_activation) : `${percent(one.relative, 2)} of its largest`;
-  return `${largest} · ${count(one.n_tokens)} token${one.n_tokens === 1 ? "" : "s"}`;
+  return `${largest} · ${tokensOf(one.n_tokens)}`;
 }
 
 /** Activations over the tokens as bars; decoration beside the numbers. */
@@ -44,6 +50,8 @@ export function showTokens(answer, chosen, onChoose) {
   clear($("#tokens-title"), feature ? ["Where ", h("q", {}, feature.text || feature.feature), " fires"] : "The input as the model sees it");
   const box = $("#tokens");
   clear(box, rendered("div", { class: "text" }, feature ? feature.html : answer.html));
+  const peak = $(".token.peak", box);
+  box.scrollTop = peak ? peak.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight / 2 : 0;
   const spans = $$(".token", box);
   let at = -1;
   const show = (index) => {

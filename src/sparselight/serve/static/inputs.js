@@ -32,21 +32,23 @@ function textInput(kind, onChange) {
   const area = h("textarea", { id: "given", spellcheck: "false", placeholder: hint, rows: 6, "aria-label": title, on: { input: onChange } });
   const picker = combo("Or take an example of the corpus", (text, signal) => examples(text, signal), (found) => {
     example = found.example;
-    chosen.textContent = `example ${found.example}`;
-    area.value = "";
+    show();
     onChange();
   });
   const chosen = h("p", { class: "small muted" });
   let example = null;
+  const show = () => { area.value = ""; chosen.textContent = example ? `example ${example}` : ""; };
   area.addEventListener("input", () => { example = null; chosen.textContent = ""; });
   return {
     element: h("div", { class: "input-text" }, area, chosen, picker.element),
-    value: () => (area.value.trim() ? { [kind]: area.value } : example ? { example } : null),
+    value: () => (example ? { example } : area.value.trim() ? { [kind]: area.value } : null),
     set: (given) => {
-      area.value = given[kind] ?? "";
       example = given.example ?? null;
-      chosen.textContent = example ? `example ${example}` : "";
+      show();
+      area.value = given[kind] ?? "";
     },
+    /** The text of the example, as the answer has it: who changes it goes on from there. */
+    fill: (text) => { if (example) area.value = text; },
   };
 }
 
@@ -58,14 +60,21 @@ async function examples(text, signal) {
 function exampleInput(onChange) {
   let example = null;
   const chosen = h("p", {});
+  const hint = "A text in place of its report; left empty, the report as it is";
+  const area = document.body.dataset.modality === "image" ? h("textarea", { id: "given", spellcheck: "false", rows: 4, placeholder: hint, "aria-label": hint, on: { input: onChange } }) : null;
   const show = () => clear(chosen, example ? ["Example ", h("b", {}, example)] : "No example chosen.");
-  const picker = combo("Search an example of the corpus", examples, (found) => { example = found.example; show(); onChange(); });
-  return { element: h("div", {}, chosen, picker.element), value: () => (example ? { example } : null), set: (given) => { example = given.example ?? null; show(); } };
+  const picker = combo("Search an example of the corpus", examples, (found) => { example = found.example; if (area) area.value = ""; show(); onChange(); });
+  return {
+    element: h("div", { class: "input-text" }, chosen, area, picker.element),
+    value: () => (example ? { example, ...(area?.value.trim() ? { text: area.value } : {}) } : null),
+    set: (given) => { example = given.example ?? null; if (area) area.value = given.text ?? ""; show(); },
+  };
 }
 
 function historyInput(onChange) {
   let items = [];
   let example = null;
+  const chosen = h("p", { class: "small muted" });
   const list = h("ol", { class: "items" });
   const picker = combo("Add an item by its title", async (text, signal) => {
     const found = await get(api("/live/items"), { text, limit: 20 }, signal);
@@ -78,12 +87,13 @@ function historyInput(onChange) {
   }
 
   function show() {
+    clear(chosen, example ? ["The history of ", h("b", {}, example), " in the corpus. An item that you add begins another one."] : "The oldest first.");
     clear(list, items.map((one, index) => h("li", {}, h("span", {}, one.title),
       h("button", { type: "button", on: { click: () => { items.splice(index, 1); changed(); } }, "aria-label": `Take out ${one.title}` }, "take out"))));
   }
 
   return {
-    element: h("div", {}, h("p", { class: "small muted" }, "The oldest first."), list, picker.element,
+    element: h("div", {}, chosen, list, picker.element,
       h("p", { class: "row" }, h("button", { type: "button", on: { click: () => { items = []; example = null; changed(); } } }, "Empty the history"))),
     value: () => (items.length ? { history: items.map((one) => one.item) } : example ? { example } : null),
     set: (given) => { items = (given.history ?? []).map((item) => ({ item, title: item })); example = given.example ?? null; show(); },

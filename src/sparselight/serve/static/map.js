@@ -1,54 +1,94 @@
 // The map of features: zoom, pan, colors, lasso to a list. All of it stands in the address.
 import { api, featureAddress, on } from "./app.js";
-import { get, problem } from "./api.js";
-import { $, clear, count, debounced, grade, h, percent, ratio } from "./dom.js";
+import { get, isStale, problem } from "./api.js";
+import { $, clear, count, grade, h, percent, ratio } from "./dom.js";
+import { fromText, thinned, toText } from "./lasso.js";
 import { Plot } from "./plot.js";
 import { computed, mix, scaleOf, wordsOf } from "./scales.js";
-import { readState, writeState } from "./state.js";
+import { later, readState, writeState } from "./state.js";
 
 const MOST_LISTED = 200;
 const AGAIN_MS = 4000;
-const MOST_CORNERS = 60; // of a lasso in the address
+const CLICK_PX = 4; // a drag that is shorter is a click
+const LAYOUTS = { tsne: "t-SNE of decoder directions", pca: "Principal components of decoder directions" };
 const canvas = $("#map");
-const DEFAULTS = { source: $("#source").value, color: "grade", find: "", view: "0,0,1", lasso: "", mode: "move" };
+// `layout` is the one on which view and lasso were chosen: they mean nothing on another.
+const DEFAULTS = { source: $("#source").value, color: "grade", find: "", view: "0,0,1", lasso: "", layout: "tsne", mode: "move" };
+const held = new Map(); // pointers that are down, and where
 let state = readState(DEFAULTS);
 let points = null;
 let plot = null;
+let better = null; // the final layout, while a lasso or a drag stands on the first one
+let stop = null;
 let again = 0;
-let drawn_on = ""; // the layout on which the lasso was drawn here; one of a link belongs to the final layout
+let listed = ""; // the rows of the list, so that they are made anew only where they change: a link that is made anew while it is clicked is not followed
 
-const keep = debounced(() => {
-  const round = (value) => Number(value.toFixed(4));
-  state.view = [...plot.center, plot.zoom].map(round).join(",");
-  state.lasso = plot.lasso.map((corner) => corner.map((value) => Number(value.toPrecision(4))).join(",")).join(";");
+/** Whether the map of the chosen SAE is shown; while it is laid out, that of the one before may still be. */
+const isShown = () => points?.source === state.source;
+const hasLasso = () => plot.lasso.length > 2;
+
+/** Writes what is shown into the address, and lists it. */
+function keep() {
+  if (!isShown()) return;
+  plot.settle();
+  const [view, lasso] = [[...plot.center, plot.zoom].join(","), toText(plot.lasso)];
+  const isOwn = view !== DEFAULTS.view || lasso !== ""; // else what the address names may be that of a layout that is still being made
+  const layout = isOwn ? points.layout : DEFAULTS.layout;
+  const isTaken = isOwn && state.layout !== layout; // the hand has taken over from the link
+  if (isOwn || state.layout === points.layout) Object.assign(state, { view, lasso, layout });
+  if (isTaken) tell();
   writeState(state, DEFAULTS);
-  list();
-}, 120);
+  if (better && !held.size && !hasLasso()) show(better);
+  else list();
+}
+
+const keepLater = later(keep, 120);
 
 async function load() {
-  clear($("#problem"));
+  stop?.abort();
+  stop = new AbortController();
   clearTimeout(again);
-  if (state.source !== points?.source) {
+  better = null;
+  if (!isShown()) {
     canvas.setAttribute("aria-busy", "true");
     clear($("#picked-count"), h("span", { class: "busy" }, "Laying out"));
   }
+  let found;
   try {
-    points = await get(api("/map"), { source: state.source });
+    found = await get(api("/map"), { source: state.source }, stop.signal);
   } catch (error) {
-    clear($("#problem"), problem(error));
-    return;
-  } finally {
+    if (isStale(error)) return;
     canvas.removeAttribute("aria-busy");
+    clear($("#problem"), problem(error));
+    if (isShown()) again = setTimeout(load, AGAIN_MS); // the first layout stays, and the server may come back
+    else clear($("#picked-count"));
+    return;
   }
-  if (drawn_on && drawn_on !== points.layout) Object.assign(state, { lasso: "" });
-  points.domain_ratio = points.domain_ratio.map((value) => value ?? Infinity);
-  plot = new Plot(canvas, points.x, points.y);
-  restore();
-  const layout = points.layout === "tsne" ? "t-SNE of decoder directions" : "Principal components of decoder directions";
-  const better = points.is_final ? "" : " A better layout is being made; it comes by itself.";
-  const left_out = points.n_left_out ? ` ${count(points.n_left_out)} latents that never fired are left out.` : "";
-  $("#how").textContent = `${layout}: near dots are similar, far distances mean nothing.${left_out}${better}`;
+  clear($("#problem"));
+  found.domain_ratio = found.domain_ratio.map((value) => value ?? Infinity);
+  if (isShown() && !found.is_final) again = setTimeout(load, AGAIN_MS);
+  else if (isShown() && (held.size || hasLasso())) {
+    better = found;
+    tell();
+  } else show(found);
+}
+
+/** Shows a layout, with the view and the lasso of the address where they belong to it. */
+function show(found) {
+  [points, better, listed] = [found, null, ""];
+  stop?.abort(); // of another SAE, from which the back button came
+  canvas.removeAttribute("aria-busy");
+  clearTimeout(again);
   if (!points.is_final) again = setTimeout(load, AGAIN_MS);
+  plot = new Plot(canvas, points.x, points.y);
+  const isOther = state.layout !== points.layout;
+  const isLost = isOther && points.is_final && state.lasso !== "";
+  if (isOther && points.is_final) {
+    Object.assign(state, { view: DEFAULTS.view, lasso: "", layout: DEFAULTS.layout });
+    writeState(state, DEFAULTS);
+  }
+  if (!isOther) restore();
+  tell(isLost);
   paint();
   canvas.dataset.points = points.latent.length;
 }
@@ -56,8 +96,18 @@ async function load() {
 /** The view and the lasso that the address names. */
 function restore() {
   const [x, y, zoom] = state.view.split(",").map(Number);
-  if ([x, y, zoom].every(Number.isFinite) && zoom > 0) Object.assign(plot, { center: [x, y], zoom });
-  plot.lasso = state.lasso ? state.lasso.split(";").map((corner) => corner.split(",").map(Number)).filter((corner) => corner.length === 2 && corner.every(Number.isFinite)) : [];
+  if ([x, y, zoom].every(Number.isFinite) && zoom > 0) plot.look(x, y, zoom);
+  plot.lasso = fromText(state.lasso);
+}
+
+/** How the map was made, and what becomes of it. */
+function tell(isLost = false) {
+  const words = [`${LAYOUTS[points.layout]}: near dots are similar, far distances mean nothing.`];
+  if (points.n_left_out) words.push(`${count(points.n_left_out)} latents that never fired are left out.`);
+  if (better) words.push("A better layout is ready; it comes when the lasso is cleared.");
+  else if (!points.is_final) words.push(`A better layout is being made; it comes by itself${state.lasso && !hasLasso() ? ", with the lasso of this link" : ""}.`);
+  if (isLost) words.push("The lasso of this link was drawn on the first layout, which is gone.");
+  $("#how").textContent = words.join(" ");
 }
 
 function paint() {
@@ -67,6 +117,7 @@ function paint() {
   highlight();
 }
 
+/** The points that have the words, and the list of them. */
 function highlight() {
   const words = state.find.trim().toLowerCase();
   plot.marked = words ? points.text.flatMap((text, index) => (text.toLowerCase().includes(words) ? [index] : [])) : null;
@@ -79,12 +130,15 @@ function list() {
   const marked = plot.marked && new Set(plot.marked);
   const found = plot.chosen().filter((index) => !marked || marked.has(index));
   found.sort((one, other) => points.grade[one].localeCompare(points.grade[other]) || points.latent[one] - points.latent[other]);
-  const isLasso = plot.lasso.length > 2;
-  $("#picked-title").textContent = isLasso ? "In the lasso" : "In sight";
-  $("#unpick").hidden = !isLasso;
-  $("#picked-count").textContent = `${count(found.length)} of ${count(points.latent.length)} features${found.length > MOST_LISTED ? `; the first ${MOST_LISTED} are listed` : ""}`;
-  clear($("#picked"), found.slice(0, MOST_LISTED).map((index) => h("li", { on: { pointerenter: () => hover(index), pointerleave: () => hover(-1) } }, grade(points.grade[index]),
-    h("a", { href: featureAddress(state.source, points.latent[index]) }, points.text[index] || "no explanation found"),
+  $("#picked-title").textContent = hasLasso() ? "In the lasso" : "In sight";
+  $("#unpick").hidden = !hasLasso();
+  const said = `${count(found.length)} of ${count(points.latent.length)} features${found.length > MOST_LISTED ? `; the first ${MOST_LISTED} are listed` : ""}`;
+  if ($("#picked-count").textContent !== said) $("#picked-count").textContent = said; // said aloud only when it changes
+  const rows = found.slice(0, MOST_LISTED);
+  if (listed === `${points.source} ${rows}`) return;
+  listed = `${points.source} ${rows}`;
+  clear($("#picked"), rows.map((index) => h("li", { on: { pointerenter: () => hover(index), pointerleave: () => hover(-1) } }, grade(points.grade[index]),
+    h("a", { href: featureAddress(points.source, points.latent[index]) }, points.text[index] || "no explanation found"),
     h("span", { class: "small muted" }, `${points.latent[index]} · ${percent(points.fire_rate[index])} · domain ${ratio(points.domain_ratio[index])}`))));
 }
 
@@ -93,122 +147,139 @@ function hover(index, left = 0, top = 0) {
   const tip = $("#tip");
   tip.hidden = index < 0 || !left;
   if (tip.hidden) return;
-  clear(tip, h("b", {}, points.text[index] || "no explanation found"), h("span", {}, `${state.source}/${points.latent[index]} · ${wordsOf(points, index)}`));
+  clear(tip, h("b", {}, points.text[index] || "no explanation found"), h("span", {}, `${points.source}/${points.latent[index]} · ${wordsOf(points, index)}`));
   tip.style.left = `${Math.min(left + 14, canvas.clientWidth - tip.offsetWidth - 4)}px`;
   tip.style.top = `${Math.min(top + 14, canvas.clientHeight - tip.offsetHeight - 4)}px`;
 }
 
 function drags() {
-  let last = null;
   let moved = 0;
-  let isLasso = false;
-  const held = new Map();
+  const at = (event) => {
+    const box = canvas.getBoundingClientRect();
+    return [event.clientX - box.left, event.clientY - box.top];
+  };
   canvas.addEventListener("pointerdown", (event) => {
-    if (!plot) return;
+    if (!isShown() || event.button !== 0) return;
     canvas.setPointerCapture(event.pointerId);
-    held.set(event.pointerId, [event.offsetX, event.offsetY]);
-    last = [event.offsetX, event.offsetY];
-    moved = 0;
-    isLasso = held.size === 1 && (state.mode === "lasso" || event.shiftKey);
-    if (isLasso) plot.lasso = [plot.toData(...last)];
+    held.set(event.pointerId, at(event));
+    moved = held.size > 1 ? CLICK_PX : 0;
+    plot.drawing = held.size === 1 && (state.mode === "lasso" || event.shiftKey) ? [plot.toData(...at(event))] : null;
   });
   canvas.addEventListener("pointermove", (event) => {
-    if (!plot) return;
-    const here = [event.offsetX, event.offsetY];
-    if (!held.has(event.pointerId)) { hover(plot.nearest(...here), ...here); return; }
-    if (held.size === 2) { pinch(held, event.pointerId, here); return; }
-    moved += Math.abs(here[0] - last[0]) + Math.abs(here[1] - last[1]);
-    if (isLasso) { plot.lasso.push(plot.toData(...here)); plot.later(); } else plot.panBy(here[0] - last[0], here[1] - last[1]);
+    if (!isShown()) return;
+    const [before, here] = [held.get(event.pointerId), at(event)];
+    if (!before) { hover(plot.nearest(...here), ...here); return; }
+    moved += Math.abs(here[0] - before[0]) + Math.abs(here[1] - before[1]);
+    if (held.size === 2) pinch(event.pointerId, here);
+    else if (plot.drawing) draw(event, at);
+    else plot.panBy(here[0] - before[0], here[1] - before[1]);
     held.set(event.pointerId, here);
-    last = here;
   });
   const end = (event) => {
     if (!held.delete(event.pointerId)) return;
-    if (isLasso && plot.lasso.length < 3) plot.lasso = [];
-    if (isLasso) {
-      plot.lasso = thinned(plot.lasso);
-      drawn_on = points.layout;
-    }
-    if (moved < 4 && event.type === "pointerup") {
-      const index = plot.nearest(event.offsetX, event.offsetY);
-      if (index >= 0) location.assign(featureAddress(state.source, points.latent[index]));
-    }
+    const isUp = event.type === "pointerup";
+    const index = isUp && moved < CLICK_PX ? plot.nearest(...at(event)) : -1;
+    if (isUp && plot.drawing && index < 0) plot.lasso = moved < CLICK_PX ? [] : plot.settled(thinned([...plot.drawing, plot.toData(...at(event))]));
+    plot.drawing = null;
     plot.later();
-    keep();
+    if (index < 0) keep();
+    else location.assign(featureAddress(points.source, points.latent[index]));
   };
-  canvas.addEventListener("pointerup", end);
-  canvas.addEventListener("pointercancel", end);
+  for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) canvas.addEventListener(name, end);
   canvas.addEventListener("pointerleave", () => { if (plot) hover(-1); });
   canvas.addEventListener("wheel", (event) => {
-    if (!plot) return;
+    if (!isShown()) return;
     event.preventDefault();
-    plot.zoomBy(Math.exp(-event.deltaY * 0.0016), event.offsetX, event.offsetY);
-    keep();
+    plot.zoomBy(Math.exp(-event.deltaY * 0.0016), ...at(event));
+    keepLater();
   }, { passive: false });
 }
 
+/** The lasso up to here, with the corners that a fast hand made between two frames. */
+function draw(event, at) {
+  const between = event.getCoalescedEvents?.() ?? [];
+  for (const one of between.length ? between : [event]) plot.drawing.push(plot.toData(...at(one)));
+  plot.later();
+}
+
 /** Two fingers: zoom by the change of their distance, about their middle. */
-function pinch(held, id, here) {
+function pinch(id, here) {
   const [other] = [...held].filter(([key]) => key !== id).map(([, at]) => at);
   const before = Math.hypot(held.get(id)[0] - other[0], held.get(id)[1] - other[1]);
   const after = Math.hypot(here[0] - other[0], here[1] - other[1]);
-  held.set(id, here);
   if (before > 0) plot.zoomBy(after / before, (here[0] + other[0]) / 2, (here[1] + other[1]) / 2);
 }
 
-function thinned(corners) {
-  const step = Math.max(1, Math.ceil(corners.length / MOST_CORNERS));
-  return corners.filter((_, index) => index % step === 0);
-}
-
-function setMode(mode) {
-  state.mode = mode;
-  $("#move").setAttribute("aria-pressed", mode === "move");
-  $("#lasso").setAttribute("aria-pressed", mode === "lasso");
-  canvas.classList.toggle("lasso", mode === "lasso");
-}
-
-function act(change) {
-  if (!plot) return;
-  change();
-  plot.later();
-  keep();
-}
-
 function keys(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || !isShown()) return;
   const step = 60;
   const moves = { ArrowLeft: [step, 0], ArrowRight: [-step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] };
-  const changes = { "+": () => plot.zoomBy(1.4), "=": () => plot.zoomBy(1.4), "-": () => plot.zoomBy(1 / 1.4), 0: showAll, Escape: () => { plot.lasso = []; } };
+  const changes = { "+": () => plot.zoomBy(1.4), "=": () => plot.zoomBy(1.4), "-": () => plot.zoomBy(1 / 1.4), 0: () => plot.look(0, 0, 1), Escape: unpick };
   const change = moves[event.key] ? () => plot.panBy(...moves[event.key]) : changes[event.key];
   if (!change) return;
   event.preventDefault();
-  act(change);
+  change();
+  keepLater();
 }
 
-function showAll() {
-  Object.assign(plot, { center: [0, 0], zoom: 1 });
+function unpick() {
+  held.clear();
+  Object.assign(plot, { lasso: [], drawing: null });
+  plot.later();
+}
+
+/** Changes the view or the lasso, where there is a map. */
+function act(change) {
+  if (!isShown()) return;
+  change();
+  keep();
+}
+
+/** Changes what the controls say, before there is a map too. */
+function set(change) {
+  Object.assign(state, change);
+  writeState(state, DEFAULTS);
+  showMode();
+  if (isShown()) paint();
+}
+
+/** The controls as the state says. */
+function fill() {
+  if (![...$("#color").options].some((option) => option.value === state.color)) state.color = DEFAULTS.color;
+  for (const name of ["source", "color", "find"]) if ($(`#${name}`).value !== state[name]) $(`#${name}`).value = state[name];
+  showMode();
+}
+
+function showMode() {
+  for (const mode of ["move", "lasso"]) $(`#${mode}`).setAttribute("aria-pressed", state.mode === mode);
+  canvas.classList.toggle("lasso", state.mode === "lasso");
 }
 
 function start() {
-  $("#source").value = state.source;
-  if (![...$("#color").options].some((option) => option.value === state.color)) state.color = "grade";
-  $("#color").value = state.color;
-  $("#find").value = state.find;
-  setMode(state.mode);
+  fill();
   drags();
   canvas.addEventListener("keydown", keys);
-  new ResizeObserver(() => plot?.later()).observe(canvas);
-  $("#move").addEventListener("click", () => act(() => setMode("move")));
-  $("#lasso").addEventListener("click", () => act(() => setMode("lasso")));
+  new ResizeObserver(() => { plot?.later(); keepLater(); }).observe(canvas);
+  for (const mode of ["move", "lasso"]) $(`#${mode}`).addEventListener("click", () => set({ mode }));
   $("#closer").addEventListener("click", () => act(() => plot.zoomBy(1.6)));
   $("#farther").addEventListener("click", () => act(() => plot.zoomBy(1 / 1.6)));
-  $("#all").addEventListener("click", () => act(showAll));
-  $("#unpick").addEventListener("click", () => act(() => { plot.lasso = []; }));
-  $("#color").addEventListener("change", () => act(() => { state.color = $("#color").value; paint(); }));
-  $("#find").addEventListener("input", debounced(() => act(() => { state.find = $("#find").value; highlight(); }), 120));
-  $("#source").addEventListener("change", () => { Object.assign(state, { source: $("#source").value, lasso: "", view: DEFAULTS.view }); writeState(state, DEFAULTS, true); load(); });
-  addEventListener("popstate", () => { state = readState(DEFAULTS); $("#source").value = state.source; load(); });
-  document.addEventListener("themechange", () => { if (plot) paint(); });
+  $("#all").addEventListener("click", () => act(() => plot.look(0, 0, 1)));
+  $("#unpick").addEventListener("click", () => act(unpick));
+  $("#color").addEventListener("change", () => set({ color: $("#color").value }));
+  $("#find").addEventListener("input", later(() => set({ find: $("#find").value }), 120));
+  $("#source").addEventListener("change", () => {
+    keep();
+    Object.assign(state, { source: $("#source").value, lasso: "", view: DEFAULTS.view, layout: DEFAULTS.layout });
+    writeState(state, DEFAULTS, true);
+    load();
+  });
+  addEventListener("popstate", () => {
+    state = readState(DEFAULTS);
+    fill();
+    if (isShown()) show(better ?? points);
+    else load();
+  });
+  document.addEventListener("themechange", () => { if (isShown()) paint(); });
   on("/", () => $("#find").focus());
   load();
 }

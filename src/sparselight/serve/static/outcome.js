@@ -38,7 +38,7 @@ function candidates(answer) {
   const largest = Math.max(...answer.candidates.flatMap((one) => [one.before, one.after]), 1e-12);
   const bar = (css, value) => h("span", { class: `bar ${css}`, style: { width: `${(100 * value) / largest}%` } });
   return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Predictions" }, h("table", { class: "wide tokens-table" },
-    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "prediction"), h("th", { scope: "col" }, h("span", { class: "key before" }), "before ", h("span", { class: "key after" }), "after"),
+    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "prediction"), h("th", { scope: "col" }, h("span", { class: "keyed" }, h("span", { class: "key before" }), "before"), " ", h("span", { class: "keyed" }, h("span", { class: "key after" }), "after")),
       h("th", { scope: "col", class: "number" }, "before"), h("th", { scope: "col", class: "number" }, "after"))),
     h("tbody", {}, answer.candidates.map((one) => h("tr", {}, h("th", { scope: "row" }, chip(one.text)),
       h("td", { class: "bars" }, bar("before", one.before), bar("after", one.after)), h("td", { class: "number" }, percent(one.before)), h("td", { class: "number" }, percent(one.after)))))));

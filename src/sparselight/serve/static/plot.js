@@ -1,12 +1,14 @@
-// Points on a canvas: the view (center and zoom), drawing in few colors, the point under the pointer, points in a polygon.
+// Points on a canvas: the view (center and zoom), drawing in few colors, the point under the pointer, points in sight or in the lasso.
+import { isInside } from "./lasso.js";
 
 const CELLS = 160; // of the grid that finds points, a side
 const REACH_PX = 12;
+const [LEAST_ZOOM, MOST_ZOOM] = [0.5, 400];
 
 export class Plot {
-  /** x and y in any units; the first view shows all of them. */
+  /** x and y in any units; the first view shows all of them. `drawing` is the lasso that is being drawn: it chooses nothing until it is `lasso`. */
   constructor(canvas, x, y) {
-    Object.assign(this, { canvas, x, y, center: [0, 0], zoom: 1, lasso: [], marked: null, hovered: -1, frame: 0 });
+    Object.assign(this, { canvas, x, y, center: [0, 0], zoom: 1, lasso: [], drawing: null, marked: null, hovered: -1, frame: 0 });
     const [low, high] = [bounds(x), bounds(y)];
     this.middle = [(low[0] + low[1]) / 2, (high[0] + high[1]) / 2];
     this.span = Math.max(low[1] - low[0], high[1] - high[0], 1e-9);
@@ -40,9 +42,16 @@ export class Plot {
       -(top - this.canvas.clientHeight / 2) / scale + this.middle[1] + this.center[1] * this.span];
   }
 
+  /** Sets the view. */
+  look(x, y, zoom) {
+    this.center = [x, y];
+    this.zoom = Math.min(MOST_ZOOM, Math.max(LEAST_ZOOM, zoom));
+    this.later();
+  }
+
   zoomBy(factor, left = this.canvas.clientWidth / 2, top = this.canvas.clientHeight / 2) {
     const before = this.toData(left, top);
-    this.zoom = Math.min(400, Math.max(0.5, this.zoom * factor));
+    this.zoom = Math.min(MOST_ZOOM, Math.max(LEAST_ZOOM, this.zoom * factor));
     const after = this.toData(left, top);
     this.center = [this.center[0] + (before[0] - after[0]) / this.span, this.center[1] + (before[1] - after[1]) / this.span];
     this.later();
@@ -52,6 +61,17 @@ export class Plot {
     const scale = this.scale * this.span;
     this.center = [this.center[0] - left / scale, this.center[1] + top / scale];
     this.later();
+  }
+
+  /** Rounds the view to what the address writes, so that what is listed here is what a link lists. */
+  settle() {
+    this.center = this.center.map((value) => rounded(value, this.scale * this.span));
+    this.zoom = rounded(this.zoom, 1);
+  }
+
+  /** Corners, rounded as the address writes them: to a tenth of a pixel. */
+  settled(corners) {
+    return corners.map((corner) => corner.map((value) => rounded(value, this.scale)));
   }
 
   nearest(left, top) {
@@ -99,7 +119,8 @@ export class Plot {
     const pen = canvas.getContext("2d");
     pen.setTransform(density, 0, 0, density, 0, 0);
     pen.clearRect(0, 0, width, height);
-    const size = Math.min(9, Math.max(this.x.length > 20000 ? 1.6 : 2.6, 2.2 * Math.sqrt(this.zoom) * (this.x.length > 20000 ? 0.7 : 1.2)));
+    const least = this.x.length > 20000 ? 1.6 : 2.6; // of a dot, in pixels; a few dots may be large
+    const size = Math.min(9, Math.max(least, Math.max(least, Math.min(6, 110 / Math.sqrt(this.x.length))) * Math.sqrt(this.zoom)));
     const scale = this.scale;
     const left = width / 2 - (this.middle[0] + this.center[0] * this.span) * scale;
     const top = height / 2 + (this.middle[1] + this.center[1] * this.span) * scale;
@@ -124,9 +145,10 @@ export class Plot {
   }
 
   drawLasso(pen, color) {
-    if (this.lasso.length < 2) return;
+    const corners = this.drawing ?? this.lasso;
+    if (corners.length < 2) return;
     pen.beginPath();
-    this.lasso.forEach(([x, y], index) => pen[index ? "lineTo" : "moveTo"](...this.toScreen(x, y)));
+    corners.forEach(([x, y], index) => pen[index ? "lineTo" : "moveTo"](...this.toScreen(x, y)));
     pen.closePath();
     pen.lineWidth = 2;
     pen.strokeStyle = color;
@@ -149,12 +171,7 @@ function bounds(values) {
   return values.length ? [low, high] : [0, 1];
 }
 
-/** Whether a point lies in a polygon: an odd number of edges crosses the ray to its right. */
-export function isInside(polygon, x, y) {
-  let inside = false;
-  for (let at = 0, before = polygon.length - 1; at < polygon.length; before = at, at += 1) {
-    const [[x1, y1], [x2, y2]] = [polygon[at], polygon[before]];
-    if (y1 > y !== y2 > y && x < ((x2 - x1) * (y - y1)) / (y2 - y1) + x1) inside = !inside;
-  }
-  return inside;
+/** A value with at least four decimals, or as many as say a tenth of a pixel where a unit has so many of them. */
+function rounded(value, pixels) {
+  return Number(value.toFixed(Math.min(12, Math.max(4, Math.ceil(Math.log10(pixels)) + 1))));
 }

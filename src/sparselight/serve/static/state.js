@@ -15,6 +15,24 @@ export function writeState(state, defaults, push = false, hash = location.hash) 
   history[push ? "pushState" : "replaceState"](null, "", address);
 }
 
+const waiting = new Set();
+
+/** Calls `run` after the calls have been quiet for `wait_ms`, or when the page is left: what is written late is in the address to which the back button leads. */
+export function later(run, wait_ms) {
+  let timer = 0;
+  const now = () => {
+    clearTimeout(timer);
+    if (waiting.delete(now)) run();
+  };
+  return () => {
+    clearTimeout(timer);
+    waiting.add(now);
+    timer = setTimeout(now, wait_ms);
+  };
+}
+
+addEventListener("beforeunload", () => { for (const now of waiting) now(); });
+
 function parsed(text, like) {
   if (typeof like === "boolean") return text === "true" || text === "1" || text === "on";
   if (typeof like === "number") return Number.isFinite(Number(text)) ? Number(text) : like;

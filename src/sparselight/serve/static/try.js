@@ -2,7 +2,7 @@
 import { api, on } from "./app.js";
 import { get, isStale, post, problem } from "./api.js";
 import { $, clear, count, debounced, h } from "./dom.js";
-import { showFired, showTokens } from "./fired.js";
+import { showFired, showTokens, tokensOf } from "./fired.js";
 import { fromHash, inputOf, toHash } from "./inputs.js";
 import { editOf, fromText, knobElement, newKnob, toText } from "./knobs.js";
 import { showOutcome } from "./outcome.js";
@@ -32,7 +32,12 @@ async function only(kind, path, body) {
 async function fire() {
   const given = input.value();
   keep();
-  if (!given) { $("#state").textContent = "Nothing is given yet."; return; }
+  if (!given) {
+    running.fire?.abort();
+    $("#state").className = "small muted";
+    $("#state").textContent = "Nothing is given yet.";
+    return;
+  }
   $("#state").className = "small muted busy";
   const wanted = [...new Set([...knobs.map((knob) => knob.feature), state.feature].filter(Boolean))];
   try {
@@ -46,7 +51,8 @@ async function fire() {
   clear($("#problem"));
   $("#state").className = "small muted";
   const firing = Object.entries(answer.n_firing).map(([name, n]) => `${count(n)} of ${name}`).join(", ");
-  $("#state").textContent = `${count(answer.tokens.length)} tokens; latents that fire: ${firing}; ${count(answer.took_ms)} ms.${answer.notes.length ? ` ${answer.notes.join(" ")}` : ""}`;
+  $("#state").textContent = `${tokensOf(answer.tokens.length)}; latents that fire: ${firing}; ${count(answer.took_ms)} ms.${answer.notes.length ? ` ${answer.notes.join(" ")}` : ""}`;
+  input.fill?.(answer.text);
   input.name?.(answer.tokens.map((token) => token.text.trim()));
   show();
 }
@@ -68,7 +74,13 @@ function choose(feature) {
 const edit = debounced(async () => {
   keep();
   const given = input.value();
-  if (!given || !knobs.length) { clear($("#outcome")); clear($("#edit-problem")); return; }
+  if (!given || !knobs.length) {
+    running.edit?.abort();
+    $("#outcome").removeAttribute("aria-busy");
+    clear($("#outcome"));
+    clear($("#edit-problem"));
+    return;
+  }
   $("#outcome").setAttribute("aria-busy", "true");
   if (!$("#outcome").childElementCount) clear($("#outcome"), h("p", { class: "busy" }, "Running the model without and with the edits"));
   const { n_tokens, temperature, seed, where } = state;

@@ -3,6 +3,7 @@ import { h } from "./dom.js";
 
 const BLOCK = 100;
 const MARGIN = 8; // rows above and below those in sight
+const SLACK = 0.05; // of a row: the browser rounds where it scrolls to, to a pixel of the screen
 const MOST_PX = 8_000_000; // browsers lose precision beyond; a longer list scrolls faster than its rows are high
 
 /**
@@ -24,7 +25,8 @@ export class VirtualList {
   }
 
   get first() {
-    return Math.min(Math.max(0, this.total - 1), Math.floor((this.body.scrollTop * this.stretch()) / this.rowHeight));
+    const rows = (this.body.scrollTop * this.stretch()) / this.rowHeight;
+    return Math.min(Math.max(0, this.total - 1), Math.floor(rows + SLACK));
   }
 
   /** How many pixels of rows a pixel of scrolling stands for. */
@@ -37,9 +39,9 @@ export class VirtualList {
   async reset(first = 0) {
     this.blocks.clear();
     this.stop?.abort();
-    this.stop = new AbortController();
+    const { signal } = this.stop = new AbortController();
     await this.load(Math.floor(first / BLOCK));
-    this.scrollTo(first);
+    if (!signal.aborted) this.scrollTo(first); // else other rows were asked for meanwhile
   }
 
   scrollTo(index) {
