@@ -21,20 +21,25 @@ Open = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
+def chromium() -> str:
     found = next((path for path in map(shutil.which, NAMES) if path), None)
     if found is None:
         pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed (Debian, Ubuntu: apt install chromium)")
+    return found
+
+
+@pytest.fixture(scope="module")  # while it stands an event loop runs in this thread, which tests elsewhere must not find
+def browser(chromium: str) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS, timeout=WAIT_MS)
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS, timeout=WAIT_MS)
         yield browser
         browser.close()
 
 
 @pytest.fixture(scope="session")
-def live(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def live(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server over a run of each modality whose model runs, `text`, `residues`, `items` and `image`; notes are allowed."""
     folder = tmp_path_factory.mktemp("live")
     with serving([make_live_run(folder / modality, modality) for modality in MODALITIES], allow_edits=True) as origin:
@@ -42,7 +47,7 @@ def live(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 
 
 @pytest.fixture(scope="session")
-def worded(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def worded(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server over runs of each modality, `hostile-...` with payloads as words, `plain-...` without."""
     folder = tmp_path_factory.mktemp("worded")
     words = {"hostile": hostile, "plain": plain}

@@ -56,7 +56,9 @@ def test_what_the_judge_found_is_marked_in_blocks_of_ten() -> None:
 def test_sentences_follow_the_numbers() -> None:
     assert headline(study()).startswith("Clamping base/7 at strength 2, 40.0\xa0% [")
     said = dict(verdicts(study()))
-    assert said["random latent"].startswith("beaten. At most 6.67\xa0%")
+    assert said["random latent"].startswith("beaten. 6.67\xa0%")
+    assert "at strength 2; the latent there 40.0\xa0%" in said["random latent"]
+    assert "the latent at strength 2 40.0\xa0%" in said["no edit"]
     assert said["other concept"] == "not written, so nothing can be said."
     assert dict(verdicts(study(beats=False)))["no edit"].startswith("not beaten.")
     assert "false alarm" in render_sequence_study(study(with_probe=True))

@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from sparselight.files import write_bytes
+from sparselight.intervene.sequence_study import fisher
 from sparselight.records import ArmKind, MetricValue, SequenceArm, SequenceSteeringRecord, WrittenSequence
 from sparselight.report.compare_marks import Look, key, shape, whisker
 from sparselight.report.html import environment
@@ -60,18 +61,19 @@ def headline(study: SequenceSteeringRecord) -> str:
 
 
 def verdicts(study: SequenceSteeringRecord) -> list[tuple[str, str]]:
-    """(arm, sentence): whether the latent hits more often."""
+    """(arm, sentence): whether the latent hits more often, with the strength that says so most clearly, or, where it does not, that of the most hits."""
     found = []
     for kind, wins in study.beats.items():
         others = [arm for arm in study.arms if arm.kind == kind]
         if wins is None or not others:
             found.append((kind, "not written, so nothing can be said."))
             continue
-        most = max(others, key=lambda arm: arm.success.value)
-        closest = [own for own in study.of_kind("latent") if own.strength == most.strength] or [best(study)]
-        verdict = "beaten" if wins else "not beaten"
-        found.append((kind, f"{verdict}. At most {share(most.success)}{f' (strength {most.strength:g})' if most.strength else ''}; the latent "
-                      f"{'there ' if most.strength else 'at best '}{share(closest[0].success)}{'' if most.p is None else f', p = {most.p:.2g}'}."))
+        pairs = [(own, other, fisher(own, other)) for own in study.of_kind("latent") for other in others if other.strength in (own.strength, 0.0)]
+        clearest = min(pairs, key=lambda pair: pair[2])
+        own, other, p = clearest if wins else max(pairs, key=lambda pair: (pair[1].success.value, pair[0].success.value))
+        at = f" at strength {own.strength:g}"
+        found.append((kind, f"{'beaten' if wins else 'not beaten'}. {share(other.success)}{at if other.strength else ''}; the latent "
+                      f"{'there' if other.strength else at.strip()} {share(own.success)}, p = {p:.2g}."))
     return found
 
 
