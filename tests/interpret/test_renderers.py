@@ -48,7 +48,7 @@ def test_prompt_marks_runs_of_active_tokens():
 def test_residues_have_positions_and_annotations():
     context = context_of(list("CPEC"), [0.0, 2.0, 1.0, 0.0], peak=1).model_copy(update={"start": 10, "marks": ["", "zinc finger", "zinc finger", "helix"]})
     renderer = renderer_for("residues")
-    assert renderer.prompt(context) == "11-14: C<<PE>>C\n12-13: zinc finger\n14-14: helix"
+    assert renderer.prompt(context) == "11-14: C<<PE>>C\n12-13: zinc finger\n14: helix"
     page = renderer.html(context)
     assert 'title="P12 zinc finger: 2"' in page
     assert '<span class="mark">12-13: zinc finger</span>' in page

@@ -13,7 +13,7 @@ class ResiduesRenderer:
     """Renders windows of sequences."""
 
     def html(self, context: Context) -> str:
-        """Residues colored by activation, each with its position and annotations as title, between the window's ends; then a line an annotation."""
+        """Residues colored by activation, each with its position and annotations as title, between the window's ends; then the annotations."""
         residues = []
         for index, residue in enumerate(context.tokens):
             said = f"{residue.strip()}{position_of(context, index)}"
@@ -43,5 +43,6 @@ def annotation_lines(context: Context) -> list[str]:
     for mark, run in groupby(range(len(context.marks)), key=context.marks.__getitem__):
         places = list(run)
         if mark:
-            lines.append(f"{position_of(context, places[0])}-{position_of(context, places[-1])}: {mark}")
+            first, last = position_of(context, places[0]), position_of(context, places[-1])
+            lines.append(f"{first if first == last else f'{first}-{last}'}: {mark}")
     return lines
