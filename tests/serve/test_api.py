@@ -20,7 +20,7 @@ from sparselight.serve import ServeSettings
 from sparselight.serve.data.columns import Columns
 from sparselight.serve.data.explorer import ExplorerData
 from sparselight.serve.data.features import feature_list
-from sparselight.serve.data.served import Runs, slug, without_paths
+from sparselight.serve.data.served import Runs, pathless, slug
 from sparselight.serve.models import FeatureQuery
 from sparselight.testing.run_folder import make_run_folder
 
@@ -221,7 +221,7 @@ def test_numbers_that_are_none_become_null(tmp_path: Path, connect: Any) -> None
 
 def test_paths_of_the_machine() -> None:
     given = {"a": "/home/me/texts/", "b": ["C:\\data\\x", "no/path", "~/y"], "c": 3}
-    assert without_paths(given) == {"a": ".../texts", "b": [".../x", "no/path", ".../y"], "c": 3}
+    assert pathless(given) == {"a": ".../texts", "b": [".../x", "no/path", ".../y"], "c": 3}
 
 
 def test_damaged_files_are_problems_not_failures(tmp_path: Path, connect: Any) -> None:

@@ -25,7 +25,7 @@ from sparselight.errors import EndpointError, SparselightError, StoreError
 from sparselight.serve.analysis_api import analysis_router
 from sparselight.serve.api import api_router
 from sparselight.serve.data.explorer import ExplorerData
-from sparselight.serve.data.served import Runs, without_paths, without_place
+from sparselight.serve.data.served import Runs, pathless, without_place
 from sparselight.serve.live.router import live_router
 from sparselight.serve.models import Refusal
 from sparselight.serve.notes import notes_of
@@ -121,7 +121,7 @@ def _handle_errors(app: FastAPI, data: ExplorerData) -> None:
         parts = {"asked": err.asked, "why": err.why, "instead": err.instead}
         for run in data.runs.values():
             parts = {name: without_place(text, run) for name, text in parts.items()}
-        return told(request, Refusal(**(without_paths(parts) if hides else parts)), status_of(err))
+        return told(request, Refusal(**(pathless(parts) if hides else parts)), status_of(err))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, err: RequestValidationError) -> Response:

@@ -24,6 +24,7 @@ NEAREST = 16  # candidates of each latent, above that
 BLOCK_BYTES = 2**26  # of a block of cosines
 MOST_PRODUCTS = 2**41  # multiplications of a matching, which are a few minutes of two cores
 SEED = 0
+Matched = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +39,6 @@ class Pairs:
     best_b: Float[np.ndarray, " latent"]
     is_exact: bool = True
     """Whether the sum of cosines is the largest there is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Nearest:
-    """Pairs taken nearest first, and the largest cosine of each latent with any of the other side."""
-
-    row: Int[np.ndarray, " pair"]
-    other: Int[np.ndarray, " pair"]
-    cosine: Float[np.ndarray, " pair"]
-    best_row: Float[np.ndarray, " latent"]
-    best_other: Float[np.ndarray, " other"]
 
 
 def most_latents(d_in: int) -> int:
@@ -68,15 +58,13 @@ def make_pairs(a: Float[np.ndarray, "latent d"], b: Float[np.ndarray, "other d"]
         return Pairs(nothing, nothing, none, none, np.zeros(len(a)), np.zeros(len(b)))
     rotation, _ = np.linalg.qr(np.random.default_rng(SEED).normal(size=(a.shape[1], a.shape[1])))
     turned = others @ torch.from_numpy(rotation.astype(np.float32))
-    if max(len(a), len(b)) > EXACT_SIDE:
-        found, control = nearest_first(rows, others), nearest_first(rows, turned)
-        return Pairs(found.row, found.other, found.cosine, control.cosine, found.best_row, found.best_other, is_exact=False)
-    (row, other, cosine), (_, _, control_cosine) = assigned(rows, others), assigned(rows, turned)
-    best_a, best_b = largest_cosines(rows, others)
-    return Pairs(row, other, cosine, control_cosine, best_a, best_b)
+    is_exact = max(len(a), len(b)) <= EXACT_SIDE
+    pair = assigned if is_exact else nearest_first
+    (row, other, cosine), (_, _, control) = pair(rows, others), pair(rows, turned)
+    return Pairs(row, other, cosine, control, *largest_cosines(rows, others), is_exact)
 
 
-def assigned(rows: Float[Tensor, "latent d"], others: Float[Tensor, "other d"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def assigned(rows: Float[Tensor, "latent d"], others: Float[Tensor, "other d"]) -> Matched:
     """The assignment with the largest sum of cosines: places of both sides, cosine.
 
     Raises:
@@ -98,8 +86,8 @@ def largest_cosines(rows: Float[Tensor, "latent d"], others: Float[Tensor, "othe
     return best, best_other
 
 
-def nearest_first(rows: Float[Tensor, "latent d"], others: Float[Tensor, "other d"], n_candidates: int = NEAREST) -> Nearest:
-    """Pairs of free latents by falling cosine, out of the nearest `n_candidates` of each latent on the other side."""
+def nearest_first(rows: Float[Tensor, "latent d"], others: Float[Tensor, "other d"], n_candidates: int = NEAREST) -> Matched:
+    """Pairs of free latents by falling cosine, out of the nearest `n_candidates` of each latent on the other side: places of both sides, cosine."""
     own, n = [], min(n_candidates, len(others))
     theirs, whose = torch.full((0, len(others)), -1.0), torch.zeros((0, len(others)), dtype=torch.long)
     for first, block in _blocks(rows, others):
@@ -113,7 +101,7 @@ def nearest_first(rows: Float[Tensor, "latent d"], others: Float[Tensor, "other 
     row = torch.cat([torch.arange(len(rows)).repeat_interleave(n), whose.flatten()]).numpy()
     other = torch.cat([who.flatten(), torch.arange(len(others)).repeat(len(theirs))]).numpy()
     kept = _free_pairs(row, other, np.argsort(-cosine, kind="stable"), len(rows), len(others))
-    return Nearest(row[kept], other[kept], cosine[kept].astype(np.float64), near[:, 0].double().numpy(), theirs[0].double().numpy())
+    return row[kept], other[kept], cosine[kept].astype(np.float64)
 
 
 def _free_pairs(row: Int[np.ndarray, " edge"], other: Int[np.ndarray, " edge"], order: Int[np.ndarray, " edge"], n_rows: int,

@@ -36,13 +36,13 @@ def clean(value: Any) -> Any:
     return [clean(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def without_paths(value: Any) -> Any:
+def pathless(value: Any) -> Any:
     """The same plain data with every absolute path cut to its last name, those inside sentences too."""
     if isinstance(value, str):
         return ".../" + re.split(r"[/\\]", value.rstrip("/\\"))[-1] if ABSOLUTE.match(value) else places.without_paths(value)
     if isinstance(value, Mapping):
-        return {key: without_paths(item) for key, item in value.items()}
-    return [without_paths(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: pathless(item) for key, item in value.items()}
+    return [pathless(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 class ServedRun:
@@ -87,7 +87,7 @@ class ServedRun:
         return RunRecord.model_validate(self._shown(record.model_dump()))
 
     def _shown(self, content: Any) -> Any:
-        return without_paths(clean(content)) if self.hide_paths else clean(content)
+        return pathless(clean(content)) if self.hide_paths else clean(content)
 
     def words(self, text: str) -> str:
         """A sentence as it may be shown."""

@@ -23,7 +23,7 @@ from sparselight.pipeline.opened import open_run
 from sparselight.pipeline.recommending import trains_own
 from sparselight.records import Context, Edit
 from sparselight.serve.data.card import picture_address
-from sparselight.serve.data.served import without_paths
+from sparselight.serve.data.served import pathless
 from sparselight.serve.live import compared, firing, models, writing
 from sparselight.serve.live.config import LiveConfig
 from sparselight.serve.live.corpus import RunExamples
@@ -100,7 +100,7 @@ class LiveService:
         failed = self._loading.exception() if self._loading is not None and self._loading.done() and not self._loading.cancelled() else None
         if isinstance(failed, SparselightError):
             words = f"{failed.why}: {failed.instead}"
-            return without_paths(words) if self.hide_paths else words
+            return pathless(words) if self.hide_paths else words
         return "the model cannot be loaded: what the server prints when it is tried says why" if failed is not None else ""
 
     def load(self, stop: Stop | None = None) -> None:
@@ -219,7 +219,7 @@ class LiveService:
     def _saved(self, edits: list[Edit]) -> dict[str, object]:
         record = self.knobs.record(edits)
         saved = {"record": record.KIND, "version": record.VERSION, **record.model_dump(mode="json")}
-        return dict(without_paths(saved)) if self.hide_paths else saved
+        return dict(pathless(saved)) if self.hide_paths else saved
 
     def _own_recommender(self) -> Any:
         """The recommender that the run trained, as it lies in its folder: nothing is trained in a server."""
