@@ -1,5 +1,6 @@
 """Reading a catalogue for many at once: the same answers as plain SQL, from as many threads as like, also while the file is being replaced."""
 
+import itertools
 import math
 import shutil
 import threading
@@ -133,6 +134,23 @@ def test_rows_and_peak_tokens_are_of_one_catalogue(data: ExplorerData) -> None:
         assert all(done.result() for done in looking)
 
 
+@pytest.mark.parametrize(("part", "last"), [("columns", 1), ("columns", 2), ("_peaks", 1)])
+def test_a_catalogue_replaced_in_the_middle_of_a_list(data: ExplorerData, monkeypatch: pytest.MonkeyPatch, part: str, last: int) -> None:
+    path, read, times = data.runs["run"].catalogue().path, getattr(data, part), itertools.count(1)
+    cards = Catalogue(path).cards()
+    peaks = {(row.source, row.latent): row.peak_tokens for row in data.features("run", limit=500).rows}
+    write_catalogue(iter([cards[7:12]]), path.parent)
+
+    def then_replaced(run: Any) -> Any:
+        found = read(run)
+        if next(times) == last:
+            write_catalogue(iter([cards[::-1]]), path.parent)
+        return found
+
+    monkeypatch.setattr(data, part, then_replaced)
+    assert all(row.peak_tokens == peaks[row.source, row.latent] for row in data.features("run", limit=500).rows)
+
+
 def test_a_reader_ends_with_the_file_it_began_with(plain_run: Path, tmp_path: Path) -> None:
     path = tmp_path / "catalogue.duckdb"
     shutil.copy(next(plain_run.glob("explain-*")) / "catalogue.duckdb", path)
@@ -187,15 +205,15 @@ def test_peak_tokens_are_read_once_and_kept(plain_run: Path, tmp_path: Path, rea
         expected.append(list(dict.fromkeys(shown_token(token) for token in tokens if token))[:peaks_module.N_PEAKS])
     assert any(expected)
     for n_read in (1, 1):
-        peaks = read_peaks(catalogue, len(cards), folder)
+        peaks = read_peaks(catalogue, folder)
         assert ([peaks[row] for row in range(len(cards))], len(read_queries)) == (expected, n_read)
     kept = folder / peaks_module.FILE_NAME
     for damage in (b"", b"PAR1 no table", kept.read_bytes()[:-9]):
         kept.write_bytes(damage)
-        assert read_peaks(catalogue, len(cards), folder)[0] == expected[0]
+        assert read_peaks(catalogue, folder)[0] == expected[0]
     assert len(read_queries) == 4
     write_catalogue(iter([cards[::-1]]), tmp_path)
-    assert read_peaks(catalogue, len(cards), folder)[0] == expected[-1]
+    assert read_peaks(catalogue, folder)[0] == expected[-1]
     assert len(read_queries) == 5
     assert pq.read_table(kept).column_names == ["card", "token"]
 
@@ -203,7 +221,7 @@ def test_peak_tokens_are_read_once_and_kept(plain_run: Path, tmp_path: Path, rea
 def test_peak_tokens_in_a_folder_that_cannot_be_written(plain_run: Path, tmp_path: Path, read_queries: list[str]) -> None:
     (tmp_path / "explorer").write_text("in the way")
     for n_read in (1, 2):
-        assert read_peaks(Catalogue(next(plain_run.glob("explain-*"))), 24, tmp_path / "explorer")[0]
+        assert read_peaks(Catalogue(next(plain_run.glob("explain-*"))), tmp_path / "explorer")[0]
         assert len(read_queries) == n_read
     assert (tmp_path / "explorer").read_text() == "in the way"
 

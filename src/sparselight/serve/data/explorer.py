@@ -156,10 +156,10 @@ class ExplorerData:
 
     def _peaks(self, run: ServedRun) -> Peaks | None:
         """The peak tokens; None while those of a large catalogue are being read in a thread of their own."""
-        catalogue, columns, stamp = run.catalogue(), self.columns(run), run.catalogue_stamp()
+        catalogue, stamp = run.catalogue(), run.catalogue_stamp()
         n_contexts = run.kept("n_contexts", stamp, lambda: catalogue.sql("SELECT count(*) AS n FROM contexts").column("n")[0].as_py())
         if n_contexts <= FEW_CONTEXTS:
-            return run.kept("peaks", stamp, lambda: read_peaks(catalogue, columns.n))
+            return run.kept("peaks", stamp, lambda: read_peaks(catalogue))
         with self._lock:
             found = self._peaks_of.get(run.id)
             if found is not None and found[0] == stamp:
@@ -168,7 +168,7 @@ class ExplorerData:
 
         def read() -> None:
             try:
-                peaks = read_peaks(catalogue, columns.n, run.folder / FOLDER)
+                peaks = read_peaks(catalogue, run.folder / FOLDER)
             except (SparselightError, OSError):  # the file is gone: the next list asks again
                 peaks = None
             with self._lock:

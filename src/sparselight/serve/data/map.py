@@ -85,7 +85,8 @@ class Maps:
         catalogue = run.catalogue()
         if weights is None or source not in catalogue.sources():
             raise run.missing(f"lay out the features of {source[:80]!r}")
-        columns = run.kept(f"columns of the map of {source}", run.catalogue_stamp(), lambda: catalogue.sql(QUERY.format(source)).to_pydict())
+        stamp = run.catalogue_stamp()  # asked for before anything is read: what is kept under it is never older
+        columns = run.kept(f"columns of the map of {source}", stamp, lambda: catalogue.sql(QUERY.format(source)).to_pydict())
         latents = np.array(columns["latent"], dtype=np.int64)
         key = _key(run, source, weights, latents)
         path = run.folder / FOLDER / f"map-{source}-{key}.parquet"
@@ -95,7 +96,7 @@ class Maps:
             if wait_s:
                 self._working[key].join(wait_s)
             final = self._final(key, path, latents)
-        return run.kept(f"map {source}", (key, run.catalogue_stamp(), final is None), lambda: self._answer(run, source, columns, key, final))
+        return run.kept(f"map {source}", (key, stamp, final is None), lambda: self._answer(run, source, columns, key, final))
 
     def _answer(self, run: ServedRun, source: str, columns: dict[str, list[Any]], key: str, final: Float[np.ndarray, "latent 2"] | None) -> FeatureMap:
         xy, latents = final if final is not None else self._quick[key], columns["latent"]

@@ -27,41 +27,40 @@ QUERY = (f"SELECT card, tokens[peak + 1] AS token FROM contexts WHERE shown < {2
 
 
 class Peaks:
-    """Peak tokens by row of the catalogue.
+    """Peak tokens by row of the catalogue; a row without contexts has none.
 
     Args:
         table: columns `card`, in order, and `token`.
-        n: how many cards there are.
     """
 
-    def __init__(self, table: pa.Table, n: int):
+    def __init__(self, table: pa.Table):
         tokens = table.column("token").combine_chunks().dictionary_encode()
         self._shown = [shown_token(token) if token else "" for token in tokens.dictionary.to_pylist()]
         self._codes = tokens.indices.fill_null(len(self._shown)).to_numpy()
         self._shown.append("")  # of no token
-        self._starts = np.searchsorted(table.column("card").to_numpy(), np.arange(n + 1))
+        self._rows = table.column("card").to_numpy()
 
     def __getitem__(self, row: int) -> list[str]:
-        codes = self._codes[self._starts[row]:self._starts[row + 1]].tolist()
+        first, end = np.searchsorted(self._rows, (row, row + 1))
+        codes = self._codes[first:end].tolist()
         return list(dict.fromkeys(self._shown[code] for code in codes if self._shown[code]))[:N_PEAKS]
 
 
-def read_peaks(catalogue: Catalogue, n: int, folder: Path | None = None) -> Peaks:
+def read_peaks(catalogue: Catalogue, folder: Path | None = None) -> Peaks:
     """The peaks of a catalogue.
 
     Args:
-        n: how many cards it has.
         folder: where they are kept; None: nowhere.
     """
     if folder is None:
-        return Peaks(catalogue.sql(QUERY), n)
+        return Peaks(catalogue.sql(QUERY))
     path, of = folder / FILE_NAME, _state(catalogue.path)
     table = _kept(path, of)
     if table is None:
         table = catalogue.sql(QUERY)
         if _state(catalogue.path) == of:
             _keep(table.replace_schema_metadata({OF: of}), path)
-    return Peaks(table, n)
+    return Peaks(table)
 
 
 def shown_token(token: str) -> str:

@@ -58,7 +58,11 @@ class ServedRun:
         self._lock, self._locks, self._kept = threading.Lock(), dict[str, threading.RLock](), dict[str, tuple[Any, Any]]()
 
     def kept(self, name: str, stamp: Any, make: Callable[[], T]) -> T:
-        """What `make` gave the last time, made again when the stamp has changed; who asks meanwhile waits, who asks for something else does not."""
+        """What `make` gave the last time, made again when the stamp has changed; who asks meanwhile waits, who asks for something else does not.
+
+        The stamp is taken before anything is read: then what is kept under it is never older, and is of just that state where the stamp still holds
+        after all reading.
+        """
         found = self._kept.get(name)
         if found is not None and found[0] == stamp:
             return cast("T", found[1])
