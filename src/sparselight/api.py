@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparselight.errors import ConfigError
-from sparselight.protocols import Example, Progress, no_progress
+from sparselight.protocols import Example, Progress, Subject, no_progress
 from sparselight.records import Card, Condition, Edit, EditSet, EvalRecord, SequenceSteeringRecord, SteeringRecord, UniprotFetch, Where
 from sparselight.serve import notebook as _notebook  # noqa: F401  (draws what show() gives)
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from sparselight.serve.frozen import freeze
     from sparselight.serve.running import Server
     from sparselight.store import FolderStore
-    from sparselight.subjects import HuggingFaceSubject, MaskedLM, RecommenderSubject
+    from sparselight.subjects import HuggingFaceSubject, RecommenderSubject
     from sparselight.train import influence
 
 __all__ = [
@@ -327,7 +327,7 @@ def steer_study(
 
 
 def steer_sequences(
-    subject: MaskedLM, sae: Sae, latent: int, goal: str | SequenceGoal, fit: Sequence[Example], natural: Sequence[Example], other: int | None = None,
+    subject: Subject, sae: Sae, latent: int, goal: str | SequenceGoal, fit: Sequence[Example], natural: Sequence[Example], other: int | None = None,
     site: str | None = None, title: str = "", progress: Progress = no_progress, **settings: Any,
 ) -> SequenceSteeringRecord:
     """Protein sequences written with a latent held up and beside it, judged and counted. Settings are those of `SequenceSteerConfig`.

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from studies.protein.coders import WHITENED, trained
 from studies.protein.probes import measure_probes
 from studies.protein.run import KINDS, NAME, SIZES, evaluate, evaluation_config, harvested, load
-from studies.protein_unirep.unirep import unirep_subject
+from studies.protein_unirep.unirep import unirep
 
 from sparselight.evaluate import Case
 from sparselight.files import write_bytes
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--two-seeds-at", type=int, default=1, help="the layer with a second seed and the published rules")
     parser.add_argument("--size", choices=sorted(SIZES), default="default")
     chosen = parser.parse_args()
-    sizes, subject = SIZES[chosen.size], unirep_subject(chosen.weights)
+    sizes, subject = SIZES[chosen.size], unirep(chosen.weights)
     n_layers = len(subject.module.layers)
     dataset, store = harvested(subject, load(chosen.data), [f"layers.{layer}:output" for layer in range(n_layers)], chosen.out, sizes)
     settings = {"size": chosen.size, "subject": subject.name, **sizes._asdict(), "train": {**WHITENED, "architectures": ARCHITECTURES}}

@@ -6,7 +6,8 @@ come with sparselight, and their licences are their owners'. A layer is a multip
     m_t = (x_t W_mx) * (h_{t-1} W_mh),   i, f, o, u = split(x_t W_x + m_t W_h + b),   W = g V / |V| by columns,
     c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(u),   h_t = sigmoid(o) tanh(c_t).
 
-Sites are `layers.N:output`, the hidden states h_t; a residue's vector has seen it and what stands before it, nothing after. Refuses: pickled arrays.
+Sites are `layers.N:output`, the hidden states h_t; a residue's vector has seen it and what stands before it, nothing after. Predictions are those of the next
+residue. In a recipe: subject.kind = "module", subject.source = "studies/protein_unirep/unirep.py:unirep". Refuses: pickled arrays.
 """
 
 from collections.abc import Sequence
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 from sparselight.protocols import Batch, Example
 from sparselight.subjects import ModuleSubject
 
-LETTERS = "-MRHKDESTNQCUGPAVIFYWLO"  # numbers 0 to 22 of the vocabulary; 23 is any other letter, 24 the start
-OTHER, START = 23, 24
+LETTERS = "-MRHKDESTNQCUGPAVIFYWLO"  # numbers 0 to 22 of the vocabulary; 23 is any other letter, 24 the start, 25 the end
+OTHER, START, END = 23, 24, 25
+IMPOSSIBLE = -1e9
 NUMBER = torch.full((128,), OTHER)
 for _number, _letter in enumerate(LETTERS):
     NUMBER[ord(_letter)] = _number
@@ -50,22 +52,24 @@ class MultiplicativeLSTM(nn.Module):
 
 
 class UniRep(nn.Module):
-    """Residues to hidden states, layer after layer."""
+    """Residues to logits of what comes next, layer after layer; class n is number n + 1 of the vocabulary, since nothing predicts padding."""
 
     def __init__(self, path: Path):
         super().__init__()
         with np.load(path, allow_pickle=False) as file:
             weights = {name: torch.from_numpy(file[name]) for name in file.files}
         self.register_buffer("embedding", weights["embedding"])
+        self.head = nn.Linear(*weights["dense.w"].shape)
+        self.head.load_state_dict({"weight": weights["dense.w"].T, "bias": weights["dense.b"]})
         n_layers = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("mlstm."))
         own = [{name.split(".")[2]: value for name, value in weights.items() if name.startswith(f"mlstm.{layer}.")} for layer in range(n_layers)]
         self.layers = nn.ModuleList(MultiplicativeLSTM(layer) for layer in own)
 
-    def forward(self, ids: Int[Tensor, "row position"]) -> Float[Tensor, "row position hidden"]:
+    def forward(self, ids: Int[Tensor, "row position"]) -> Float[Tensor, "row position class"]:
         x = self.embedding[ids]
         for layer in self.layers:
             x = layer(x)
-        return x
+        return self.head(x)
 
 
 def prepare(examples: Sequence[Example]) -> Batch:
@@ -81,12 +85,28 @@ def prepare(examples: Sequence[Example]) -> Batch:
     return Batch(ids, places <= lengths[:, None], counts, row, place - 1, ids[counts], place - 1, place)
 
 
-def unirep_subject(path: Path) -> ModuleSubject:
-    """The subject; its records call it by the number of its hidden units."""
-    model = UniRep(path)
+def next_logits(output: Float[Tensor, "row position class"], batch: Batch) -> Float[Tensor, "token number"]:
+    """Of the residue after each, by its number in the vocabulary."""
+    return nn.functional.pad(output[batch.counts.to(output.device)], (1, 0), value=IMPOSSIBLE)
+
+
+def nats(output: Float[Tensor, "row position class"], batch: Batch) -> Float[Tensor, " token"]:
+    """Cross entropy of each residue, given what stands before it."""
+    before = batch.counts.roll(-1, 1).to(output.device)  # the start stands before the first
+    return nn.functional.cross_entropy(output[before].float(), batch.token_id.to(output.device) - 1, reduction="none")
+
+
+def unirep(weights: str | Path, device: str | torch.device = "cpu") -> ModuleSubject:
+    """The subject; its records call it by the number of its hidden units.
+
+    Args:
+        weights: a model_weights.npz.
+    """
+    model = UniRep(Path(weights).expanduser()).to(device)
     probe = [Example("a", "MKTAYIAKQR", "a"), Example("b", "MLSRAVCGTSRQLAPVLG", "b")]
-    return ModuleSubject(model, prepare, name=f"UniRep-{model.layers[0].b.numel() // 4}", version="1", probe=probe, token_text=letter)
+    return ModuleSubject(model, prepare, name=f"UniRep-{model.head.in_features}", version="2", probe=probe, token_text=letter, predict=next_logits, loss=nats,
+                         continues=True, stop_ids=(END,))
 
 
 def letter(number: int) -> str:
-    return LETTERS[number] if number < len(LETTERS) else "X"
+    return LETTERS[number] if number < len(LETTERS) else ("X", "<start>", "<end>")[number - OTHER]

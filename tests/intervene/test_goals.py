@@ -6,7 +6,8 @@ import torch
 
 from sparselight.corpus.python_source import token_class_spans
 from sparselight.errors import ConfigError, CorpusError
-from sparselight.intervene.generated import Generated, can_generate, mean_activations, whole_texts
+from sparselight.intervene.generate import can_generate
+from sparselight.intervene.generated import Generated, mean_activations, whole_texts
 from sparselight.intervene.goal_forms import following_tokens, listed, parse_goal, token_goal
 from sparselight.intervene.goals import FunctionGoal, LabelGoal, PatternGoal, ProbeGoal, TokenGoal
 from sparselight.protocols import Example

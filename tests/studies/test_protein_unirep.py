@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from studies.protein_unirep.unirep import LETTERS, OTHER, START, unirep_subject
+from studies.protein_unirep.unirep import LETTERS, OTHER, START, unirep
 
 from sparselight.protocols import Example
 from sparselight.subjects import ModuleSubject
@@ -22,13 +22,14 @@ def weights(tmp_path: Path) -> Path:
         shapes = {"wx": (d, 4 * HIDDEN), "wh": (HIDDEN, 4 * HIDDEN), "wmx": (d, HIDDEN), "wmh": (HIDDEN, HIDDEN), "b": (4 * HIDDEN,)}
         shapes |= {f"g{name}": (4 * HIDDEN,) if name in ("x", "h") else (HIDDEN,) for name in ("x", "h", "mx", "mh")}
         arrays |= {f"mlstm.{layer}.{name}": rng.normal(size=shape) for name, shape in shapes.items()}
+    arrays |= {"dense.w": rng.normal(size=(HIDDEN, 25)), "dense.b": rng.normal(size=25)}
     np.savez(tmp_path / "weights.npz", **{name: array.astype(np.float32) for name, array in arrays.items()})
     return tmp_path / "weights.npz"
 
 
 @pytest.fixture
 def subject(weights: Path) -> ModuleSubject:
-    return unirep_subject(weights)
+    return unirep(weights)
 
 
 def test_hidden_states_are_those_of_the_formulas(subject: ModuleSubject, weights: Path) -> None:
@@ -41,6 +42,18 @@ def test_hidden_states_are_those_of_the_formulas(subject: ModuleSubject, weights
         x = slow(x, own)
         assert np.allclose(got[f"layers.{layer}:output"][: len(text)], x[1:], atol=1e-5)
         assert np.allclose(got[f"layers.{layer}:output"][len(text):], x[1:3], atol=1e-5)  # it reads from left to right
+
+
+def test_predictions_are_those_of_the_next_residue(subject: ModuleSubject, weights: Path) -> None:
+    examples, w = [Example("a", "MKAXL", "a"), Example("b", "MK", "b")], np.load(weights)
+    batch = subject.prepare(examples)
+    logits, nats = subject.predict(batch), subject.loss(batch)
+    hidden = subject.capture(batch, [f"layers.{N_LAYERS - 1}:output"])[f"layers.{N_LAYERS - 1}:output"]
+    assert np.allclose(logits[:, 1:], hidden.numpy() @ w["dense.w"] + w["dense.b"], atol=1e-5)
+    assert bool((logits.softmax(-1)[:, 0] == 0).all()), "nothing predicts padding"
+    expected = -logits.log_softmax(-1)[[0, 1, 2, 3, 5], batch.token_id[[1, 2, 3, 4, 6]]]
+    assert np.allclose(nats[[1, 2, 3, 4, 6]], expected, atol=1e-5)
+    assert bool(nats[0] == nats[5]), "the first residue is predicted from the start alone"
 
 
 def slow(x: np.ndarray, w: dict[str, np.ndarray]) -> np.ndarray:

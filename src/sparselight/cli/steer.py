@@ -121,7 +121,7 @@ def _study_sequences(run: Path, source: str, latent: int, operation: tuple[str, 
         _refuse(f"study --{operation[0]} on sequences", "a latent is held up in them", "use --clamp 1x or --add 1x, or --study alone")
     _check_study(operation, on)
     given = {name: value for name, value in settings.items() if value is not None}
-    config = SequenceSteerConfig.parse(apply_overrides({"operation": operation[0] if operation else "clamp", **given}, overrides or []), "steer")
+    config = SequenceSteerConfig.parse(apply_overrides({"operation": operation[0] if operation else "clamp", **given}, _plain(overrides)), "steer")
     if dry_run:
         plan = make_sequence_plan(Place(run), source, latent, config, out)
         typer.echo(plan.model_dump_json()) if as_json else print_sequence_plan(plan)
@@ -138,6 +138,11 @@ def _operation(clamp: str | None, add: str | None, scale: str | None, ablate: bo
     return next(iter(given.items()), None)
 
 
+def _plain(overrides: list[str] | None) -> list[str]:
+    """Settings by their own names; messages call them steer.NAME, which is taken as well."""
+    return [one.removeprefix("steer.") for one in overrides or []]
+
+
 def _config(operation: tuple[str, str] | None, given: dict[str, float | None], overrides: list[str] | None) -> "SteerConfig":
     from sparselight.config import apply_overrides
     from sparselight.intervene.study_setting import SteerConfig
@@ -145,7 +150,7 @@ def _config(operation: tuple[str, str] | None, given: dict[str, float | None], o
     settings = {name: value for name, value in given.items() if value is not None}
     if settings.get("temperature") == 0:
         settings.setdefault("n_seeds", 1)
-    return SteerConfig.parse(apply_overrides({"operation": operation[0] if operation else "add", **settings}, overrides or []), "steer")
+    return SteerConfig.parse(apply_overrides({"operation": operation[0] if operation else "add", **settings}, _plain(overrides)), "steer")
 
 
 def _check_study(operation: tuple[str, str] | None, on: str) -> None:

@@ -1,5 +1,5 @@
 """What can be said of designed or generated protein sequences: motif hits with their chance, composition, complexity, hydropathy, diversity, and how
-plausible a masked language model finds them.
+plausible a language model finds them.
 
 Owns: formulas and the summary of a set. A hit counts only where the sequence is no low-complexity stretch that would match anything. Refuses: empty sets,
 letters that are no amino acid.
@@ -16,9 +16,8 @@ from sparselight.corpus.protein.prosite import find_pattern, named_pattern
 from sparselight.corpus.protein.residues import AMINO_ACIDS
 from sparselight.errors import ConfigError
 from sparselight.evaluate.statistics import wilson
-from sparselight.protocols import Example
+from sparselight.protocols import Example, Subject
 from sparselight.records import MetricValue
-from sparselight.subjects import MaskedLM
 
 AT_ONCE = 32  # sequences in one pass
 MAX_PAIRS = 20_000  # of sequences whose identity is averaged
@@ -97,8 +96,9 @@ def mean_identity(sequences: Sequence[str], seed: int = 0) -> float:
     return float(np.mean([identity(sequences[i], sequences[j]) for i, j in pairs]))
 
 
-def pseudo_perplexity(subject: MaskedLM, sequences: Sequence[str]) -> Float[np.ndarray, " sequence"]:
-    """exp of the mean masked loss of each sequence (Salazar et al. 2020): every residue is predicted with it and its group hidden (`MaskedLM.loss`)."""
+def pseudo_perplexity(subject: Subject, sequences: Sequence[str]) -> Float[np.ndarray, " sequence"]:
+    """exp of the mean loss of each sequence: of a masked language model the pseudo-perplexity (Salazar et al. 2020; every residue is predicted with it and its
+    group hidden), of one that reads from left to right the perplexity."""
     parts = []
     for start in range(0, len(sequences), AT_ONCE):
         part = sequences[start:start + AT_ONCE]
@@ -121,7 +121,7 @@ def shuffled(sequence: str, rng: np.random.Generator) -> str:
 
 
 def summarize_sequences(
-    sequences: Sequence[str], pattern: str, subject: MaskedLM | None = None, min_entropy_bits: float = 2.5, n_shuffles: int = 20, seed: int = 0,
+    sequences: Sequence[str], pattern: str, subject: Subject | None = None, min_entropy_bits: float = 2.5, n_shuffles: int = 20, seed: int = 0,
 ) -> SequenceSummary:
     """All of it for one set.
 

@@ -65,6 +65,11 @@ def generate_with(
     return [Written(*place, result.text, result.token_ids, result.ended) for place, result in zip(grid, found, strict=True)]
 
 
+def can_generate(subject: Any) -> bool:
+    """Whether a subject writes text from left to right."""
+    return (subject.ref().kind in WRITE and hasattr(subject, "generate_many")) or bool(getattr(subject, "continues", False))
+
+
 def check_generates(subject: Any) -> None:
     """Refuse a subject that does not write text.
 
@@ -72,7 +77,7 @@ def check_generates(subject: Any) -> None:
         SubjectError: naming its kind.
     """
     kind = subject.ref().kind
-    if kind not in WRITE or not hasattr(subject, "generate_many"):
+    if not can_generate(subject):
         instead = "fill in masks with unmask(...)" if kind == "masked_lm" else "choose a causal language model (subject.source)"
         raise SubjectError(asked=f"generate text with {subject.name}", why=f"a subject of kind {kind} does not write text from left to right",
                            instead=f"{instead}, or compare predictions (subject.predict) with and without the edit")

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from sparselight.interpret.hypotheses import find_families
 from sparselight.interpret.tokens import TokenFrame
-from sparselight.intervene.generate import WRITE, check_generates
+from sparselight.intervene.generate import check_generates
 from sparselight.protocols import Batch, EditFunction, Example, Image, Subject
 
 Annotate = Callable[[Sequence[Example]], list[Example]]
@@ -94,8 +94,3 @@ def continuations(subject: Any, requests: Sequence[Request], n_tokens: int, temp
     found = subject.generate_many([one.example(number) for number, one in enumerate(requests)], n_tokens, [one.edits for one in requests], temperature,
                                   [one.seed for one in requests])
     return [Generated(one.prompt, written.text, one.images) for one, written in zip(requests, found, strict=True)]
-
-
-def can_generate(subject: Any) -> bool:
-    """Whether a subject writes text from left to right."""
-    return subject.ref().kind in WRITE and hasattr(subject, "generate_many")

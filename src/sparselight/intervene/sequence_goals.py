@@ -17,9 +17,8 @@ from sparselight.errors import ConfigError, CorpusError
 from sparselight.evaluate.probes import Probe, auroc, fit_logistic
 from sparselight.evaluate.sequences import entropy_bits
 from sparselight.evaluate.statistics import wilson
-from sparselight.protocols import Example
+from sparselight.protocols import Example, Subject
 from sparselight.records import MetricValue, SequenceJudge
-from sparselight.subjects import MaskedLM
 from sparselight.subjects.batching import batches_by_length
 from sparselight.vocab import UNLABELLED
 
@@ -44,8 +43,8 @@ class SequenceGoal(Protocol):
 
     @property
     def title(self) -> str: ...
-    def judge(self, subject: MaskedLM, sequences: Sequence[str], min_entropy_bits: float) -> Judged: ...
-    def on_natural(self, subject: MaskedLM, natural: Sequence[Example], length: int, min_entropy_bits: float) -> SequenceJudge: ...
+    def judge(self, subject: Subject, sequences: Sequence[str], min_entropy_bits: float) -> Judged: ...
+    def on_natural(self, subject: Subject, natural: Sequence[Example], length: int, min_entropy_bits: float) -> SequenceJudge: ...
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,12 @@ class PatternSequenceGoal:
     def title(self) -> str:
         return f"a match of {self.name or self.pattern}"
 
-    def judge(self, subject: MaskedLM, sequences: Sequence[str], min_entropy_bits: float) -> Judged:  # noqa: ARG002
+    def judge(self, subject: Subject, sequences: Sequence[str], min_entropy_bits: float) -> Judged:  # noqa: ARG002
         """A match that is not of low complexity."""
         marked = [[(match.start, match.end) for match in find_pattern(self.pattern, text)] for text in sequences]
         return Judged(np.array([bool(found) for found in marked]) & varied(sequences, min_entropy_bits), marked)
 
-    def on_natural(self, subject: MaskedLM, natural: Sequence[Example], length: int, min_entropy_bits: float) -> SequenceJudge:
+    def on_natural(self, subject: Subject, natural: Sequence[Example], length: int, min_entropy_bits: float) -> SequenceJudge:
         """How often natural stretches of that length match."""
         texts = [example.text[:length] for example in natural if len(example.text) >= min(length, max(len(one.text) for one in natural))][:MAX_NATURAL]
         hits = self.judge(subject, texts, min_entropy_bits).hits
@@ -89,7 +88,7 @@ class LabelSequenceGoal:
         return f"{self.kind}={self.value}"
 
     @classmethod
-    def fit(cls, kind: str, value: str, site: str, subject: MaskedLM, examples: Sequence[Example]) -> "LabelSequenceGoal":
+    def fit(cls, kind: str, value: str, site: str, subject: Subject, examples: Sequence[Example]) -> "LabelSequenceGoal":
         """Fit the probe on natural proteins, without any edit.
 
         Raises:
@@ -103,7 +102,7 @@ class LabelSequenceGoal:
         lengths = [span.end - span.start for example in examples for span in example.spans if (span.name, span.value) == (kind, value)]
         return cls(kind, value, site, probe, best_threshold(probe.scores(x_tuned)[:, 0], y_tuned), max(1, int(np.quantile(lengths, SHORT_SPANS))))
 
-    def judge(self, subject: MaskedLM, sequences: Sequence[str], min_entropy_bits: float) -> Judged:
+    def judge(self, subject: Subject, sequences: Sequence[str], min_entropy_bits: float) -> Judged:
         """A run of residues above the threshold, in a sequence that is not of low complexity."""
         examples = [Example(str(number), text, str(number)) for number, text in enumerate(sequences)]
         x, _, owner = residues(subject, examples, self.site, self.kind, self.value)
@@ -111,7 +110,7 @@ class LabelSequenceGoal:
         marked = [[run for run in runs(above[owner == number]) if run[1] - run[0] >= self.min_run] for number in range(len(sequences))]
         return Judged(np.array([bool(found) for found in marked]) & varied(sequences, min_entropy_bits), marked)
 
-    def on_natural(self, subject: MaskedLM, natural: Sequence[Example], length: int, min_entropy_bits: float) -> SequenceJudge:
+    def on_natural(self, subject: Subject, natural: Sequence[Example], length: int, min_entropy_bits: float) -> SequenceJudge:
         """Held-out stretches round an instance of the label, stretches of proteins without one, and residues of both.
 
         Raises:
@@ -137,7 +136,7 @@ class LabelSequenceGoal:
         return example.text[start:start + length]
 
 
-def sequence_goal(text: str, subject: MaskedLM, site: str, fit: Sequence[Example]) -> SequenceGoal:
+def sequence_goal(text: str, subject: Subject, site: str, fit: Sequence[Example]) -> SequenceGoal:
     """A goal from its form on the command line: `pattern: zinc_finger_C2H2`, `pattern: R-G-D`, `label: transmembrane region=helix`.
 
     Raises:
@@ -177,7 +176,7 @@ def check_carriers(kind: str, value: str, examples: Sequence[Example], where: st
     return n
 
 
-def residues(subject: MaskedLM, examples: Sequence[Example], site: str, kind: str, value: str,
+def residues(subject: Subject, examples: Sequence[Example], site: str, kind: str, value: str,
              ) -> tuple[Float[np.ndarray, "token d_site"], Bool[np.ndarray, " token"], Int[np.ndarray, " token"]]:
     """Activations of all residues whose labels are known, whether they carry the label, and whose they are; example by example."""
     parts: dict[int, tuple[np.ndarray, np.ndarray]] = {}

@@ -1,6 +1,6 @@
 """Sequences written with a latent held up, beside sequences written without, with random latents, random directions and the latent of another concept.
 
-A masked language model fills in masks (or draws given residues anew) while the edit is in force; every arm writes from the same starts with the same seeds.
+The subject writes while the edit is in force (`sequence_writing`); every arm writes from the same starts with the same seeds.
 A judge that knows nothing of the dictionary says which sequences have what the goal asks for. Protocol: docs/methods/protein.md. Owns the arms, their
 numbers, and the rule by which the latent beats an arm. Refuses: latents that never fire, starts that leave nothing to write, two sides that share a protein.
 """
@@ -22,10 +22,10 @@ from sparselight.evaluate.statistics import wilson
 from sparselight.intervene.baselines import Method, TextSample, latent_method, random_directions, random_latents
 from sparselight.intervene.edit import Dictionary
 from sparselight.intervene.sequence_goals import Judged, SequenceGoal
-from sparselight.intervene.unmask import Order, unmask
-from sparselight.protocols import EditFunction, Example, Progress, no_progress
+from sparselight.intervene.sequence_writing import check_writes, settings_of, starts_of, write
+from sparselight.intervene.unmask import Order
+from sparselight.protocols import EditFunction, Example, Progress, Subject, no_progress
 from sparselight.records import ArmKind, MetricValue, SequenceArm, SequenceSteeringRecord, WrittenSequence
-from sparselight.subjects import MaskedLM
 
 HELIX_WINDOW = 19  # residues of a transmembrane helix
 ALPHA = 0.05
@@ -53,6 +53,8 @@ class SequenceSteerConfig(Config):
     models that were trained with token dropout, as ESM-2 is, see what none of their training texts was like, and tend to repeat a few letters."""
     order: Order = "random"
     """Which mask is filled in next: one drawn from the seed, or the one with the likeliest residue."""
+    prompt: str = Field("M", pattern=f"^[{AMINO_ACIDS}]+$")
+    """What a subject that writes from left to right begins every sequence with, in place of the settings of masks: start, order, tokens_a_step, sweeps."""
     temperature: float = Field(1.0, gt=0)
     """Of the draws."""
     tokens_a_step: int = Field(2, ge=1)
@@ -80,6 +82,8 @@ class SequenceSteerConfig(Config):
             raise ValueError(f"strengths = {self.strengths} do not rise from above 0")
         if self.start != "masks" and not self.sweeps:
             raise ValueError(f"start = {self.start!r} leaves nothing to write with sweeps = 0; set sweeps to 1 or more")
+        if len(self.prompt) >= self.length:
+            raise ValueError(f"prompt has {len(self.prompt)} residues, which leaves nothing to write of length = {self.length}")
         return self
 
 
@@ -87,7 +91,7 @@ class SequenceSteerConfig(Config):
 class SequenceSetting:
     """What is studied, and on which proteins."""
 
-    subject: MaskedLM
+    subject: Subject
     coder: Dictionary
     site: str
     source: str
@@ -108,17 +112,18 @@ def study_sequences(setting: SequenceSetting, config: SequenceSteerConfig, progr
 
     Raises:
         SaeError: when a latent never fires on the sample.
-        ConfigError: when no natural protein is long enough to start from.
+        ConfigError: when the subject cannot write this way, or no natural protein is long enough to start from.
         CorpusError: when too few natural proteins carry the goal's label.
     """
-    asked = f"study sequences with {setting.source}/{setting.latent}"
+    check_writes(setting.subject, config)
     shared = {example.group for example in setting.fit} & {example.group for example in setting.natural}
     if shared:
-        raise ConfigError(asked=asked, why=f"{len(shared)} groups stand on both sides, for example {min(shared)!r}",
+        raise ConfigError(asked=f"study sequences with {setting.source}/{setting.latent}",
+                          why=f"{len(shared)} groups stand on both sides, for example {min(shared)!r}",
                           instead="measure on other proteins than references and probes are taken on")
     sample = TextSample.take(setting.subject, setting.coder, setting.site, setting.fit)
     judge = setting.goal.on_natural(setting.subject, setting.natural, config.length, config.min_entropy_bits)
-    starts, profile = starts_of(setting, config, asked), natural_composition(setting.natural)
+    starts, profile = starts_of(setting.subject, setting.natural, config), natural_composition(setting.natural)
     own = latent_method(sample, setting.coder, setting.site, setting.source, setting.latent, config.operation, config.quantile)
     grid: list[tuple[float, ArmKind, str, ArmEdits]] = [(0.0, "no edit", "no edit", [{}])]
     grid += [(strength, *arm) for strength in config.strengths for arm in arms_at(setting, config, sample, own, strength)]
@@ -134,7 +139,7 @@ def study_sequences(setting: SequenceSetting, config: SequenceSteerConfig, progr
         latent=setting.latent, title=setting.title, operation=config.operation, reference=sample.reference(setting.latent, config.quantile),
         reference_what=f"{config.quantile:g} quantile of its activations where it fires, over {sample.n_tokens:,} residues of natural proteins",
         goal=setting.goal.title, judge=judge, arms=arms, beats={kind: beats(arms, kind) for kind in CONTROLS}, notes=list(notes(setting, config)),
-        settings=config.model_dump(mode="json"), seeds=list(range(config.seed, config.seed + config.n_sequences)),
+        settings=settings_of(setting.subject, config), seeds=list(range(config.seed, config.seed + config.n_sequences)),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), sparselight_version=__version__)
 
 
@@ -157,32 +162,6 @@ def arms_at(
     if "other concept" in config.baselines and setting.other is not None:
         other = latent_method(sample, setting.coder, setting.site, setting.source, setting.other, config.operation, config.quantile, "other concept")
         yield "other concept", f"{other.what}{f' ({setting.other_title})' if setting.other_title else ''}", edits([other])
-
-
-def starts_of(setting: SequenceSetting, config: SequenceSteerConfig, asked: str) -> list[str | int]:
-    """One start a sequence, the same in every arm."""
-    if config.start != "natural":
-        return [config.length] * config.n_sequences
-    long_enough = [example.text for example in setting.natural if len(example.text) >= config.length]
-    if not long_enough:
-        raise ConfigError(asked=asked, why=f"no natural protein has {config.length} residues to start from",
-                          instead="give a smaller length, or start from masks")
-    rng = np.random.default_rng(config.seed)
-    chosen = [long_enough[index] for index in rng.integers(0, len(long_enough), config.n_sequences).tolist()]
-    return [text[start:start + config.length] for text, start in ((text, int(rng.integers(0, len(text) - config.length + 1))) for text in chosen)]
-
-
-def write(subject: MaskedLM, starts: Sequence[str | int], edits: Sequence[Mapping[str, EditFunction]], config: SequenceSteerConfig) -> list[str]:
-    """One sequence a start; the edits take turns. Sequence i has the seed `config.seed + i` in every arm."""
-    found: dict[int, str] = {}
-    for turn, edit in enumerate(edits):
-        own = list(range(turn, len(starts), len(edits)))
-        written = unmask(
-            subject, [starts[number] for number in own], edit, seeds=[config.seed + number for number in own], paired=True, order=config.order,
-            temperature=config.temperature, tokens_a_step=config.tokens_a_step, sweeps=config.sweeps, allowed=AMINO_ACIDS,
-            begin_with="random" if config.start == "random" else "masks")
-        found |= {number: sequence.text for number, sequence in zip(own, written, strict=True)}
-    return [found[number] for number in range(len(starts))]
 
 
 def make_arm(setting: SequenceSetting, config: SequenceSteerConfig, kind: ArmKind, strength: float, what: str, texts: Sequence[str],
@@ -249,5 +228,5 @@ def notes(setting: SequenceSetting, config: SequenceSteerConfig) -> Iterator[str
     """What a reader must know."""
     if "other concept" in config.baselines and setting.other is None:
         yield "No other concept has a latent with an explanation, so that arm was not written."
-    if config.start == "natural":
+    if config.start == "natural":  # of a subject that fills in masks
         yield "Sequences begin as natural ones: those that already have what the goal asks for count in every arm."

@@ -22,7 +22,8 @@ from sparselight.intervene.baselines import (
     random_directions,
     random_latents,
 )
-from sparselight.intervene.generated import Request, can_generate, continuations
+from sparselight.intervene.generate import can_generate
+from sparselight.intervene.generated import Request, continuations
 from sparselight.intervene.goal_forms import following_tokens, named
 from sparselight.intervene.goals import Goal, TokenGoal, predicts_next
 from sparselight.intervene.side_effects import General, measure_general, text_measures

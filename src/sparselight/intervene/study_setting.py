@@ -14,7 +14,8 @@ from sparselight.config import Config
 from sparselight.errors import ConfigError
 from sparselight.intervene.dose_response import Wants
 from sparselight.intervene.edit import Dictionary
-from sparselight.intervene.generated import Annotate, can_generate
+from sparselight.intervene.generate import can_generate
+from sparselight.intervene.generated import Annotate
 from sparselight.intervene.goals import Goal
 from sparselight.protocols import Example, Subject
 

@@ -12,6 +12,7 @@ from sparselight.errors import ConfigError, SparselightError
 from sparselight.files import make_folder
 from sparselight.intervene.sequence_goals import LabelSequenceGoal, PatternSequenceGoal, SequenceGoal, sequence_goal
 from sparselight.intervene.sequence_study import SequenceSetting, SequenceSteerConfig, study_sequences
+from sparselight.intervene.sequence_writing import check_writes
 from sparselight.intervene.unmask import unmask
 from sparselight.pipeline.steer_place import Place
 from sparselight.protocols import EditFunction, Progress, no_progress
@@ -60,10 +61,11 @@ def study_run_sequences(place: Place, source: str, latent: int, config: Sequence
     """The study of one feature of a run; writes its record and page.
 
     Raises:
-        ConfigError: when no goal is given and the feature's card has no label.
+        ConfigError: when the subject cannot write this way, or no goal is given and the feature's card has no label.
         CorpusError: when too few proteins carry the goal's label.
     """
-    card, subject = place.card(source, latent), masked_subject(place)
+    card, subject = place.card(source, latent), place.subject
+    check_writes(subject, config)
     goal = goal or goal_of(card, place.run.stages.recipe.corpus.protein.patterns)
     chosen = sequence_goal(goal, subject, place.site, place.fit_sample(config.probe_tokens, config.seed))
     other = other_concept(place.cards, card, chosen)
@@ -72,24 +74,12 @@ def study_run_sequences(place: Place, source: str, latent: int, config: Sequence
         fit=place.fit_sample(config.sample_tokens, config.seed), other=other.latent if other else None, other_title=title_of(other) if other else "",
         title=title_of(card))
     study = study_sequences(setting, config, progress)
-    folder = out or place.folder / FOLDER / study.name
+    folder, begin = out or place.folder / FOLDER / study.name, config.length if isinstance(subject, MaskedLM) else config.prompt
     make_folder(folder)
     study.save(folder / "steering.json")
     write_sequence_study(study, folder / "steering.html")
     return SequenceStudyResult(folder=str(folder), page=str(folder / "steering.html"), record=str(folder / "steering.json"), study=study,
-                               next_command=f"sparselight steer {place.folder} --feature {latent} --source {source} --clamp 2x --prompt {config.length}")
-
-
-def masked_subject(place: Place) -> MaskedLM:
-    """The run's subject.
-
-    Raises:
-        ConfigError: when it fills in no masks.
-    """
-    subject = place.subject
-    if not isinstance(subject, MaskedLM):
-        raise ConfigError(asked=f"write sequences with {subject.name}", why="it is no masked language model", instead="use a run on a masked_lm such as ESM-2")
-    return subject
+                               next_command=f"sparselight steer {place.folder} --feature {latent} --source {source} --clamp 2x --prompt {begin}")
 
 
 def goal_of(card: Card, patterns: dict[str, str]) -> str:
@@ -128,12 +118,17 @@ def other_concept(cards: Sequence[Card], card: Card, goal: SequenceGoal) -> Card
 def make_sequence_plan(place: Place, source: str, latent: int, config: SequenceSteerConfig, out: Path | None) -> SequencePlan:
     """Size of a study, by counting; nothing is run."""
     card = place.card(source, latent)
+    check_writes(place.subject, config)
     n_arms = 1 + len(config.strengths) * (1 + len(config.baselines))
-    steps = -(-config.length // config.tokens_a_step) if config.start != "random" else 0
-    written = n_arms * config.n_sequences * config.length * (bool(steps) + config.sweeps)
+    if isinstance(place.subject, MaskedLM):
+        steps = -(-config.length // config.tokens_a_step) if config.start != "random" else 0
+        times, passes = bool(steps) + config.sweeps, steps + 7 * config.sweeps
+    else:
+        times, passes = 1, config.length
+    written = n_arms * config.n_sequences * config.length * times
     folder = out or place.folder / FOLDER / f"{source}-{latent}-{config.operation}-sequences"
     return SequencePlan(feature=card.key, n_arms=n_arms, n_sequences=config.n_sequences, written_residues=written, out=str(folder),
-                        passes=n_arms * -(-config.n_sequences // 64) * (steps + 7 * config.sweeps))
+                        passes=n_arms * -(-config.n_sequences // 64) * passes)
 
 
 def written_pairs(subject: MaskedLM, starts: Sequence[str], edits: Mapping[str, EditFunction], strength: float, n_seeds: int, temperature: float,

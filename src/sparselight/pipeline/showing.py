@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sparselight.corpus import ListCorpus
+from sparselight.errors import SubjectError
 from sparselight.interpret import domain_cards, is_supported
 from sparselight.intervene import edit_function, edit_result, fire_rates, kl_nats, pick_control
 from sparselight.pipeline.recommender_evidence import read_findings
@@ -35,12 +36,14 @@ def pick_edits(
 
     Candidates are the `n_candidates` best-evidenced features, domain features first, one a label. Each is ablated at its strongest
     firing in every context of its card; the largest KL there ranks it and is the place that is shown. The side effect is not chosen:
-    it is measured on the same general text for all.
+    it is measured on the same general text for all. A subject without predictions has no edits to show.
     """
     supported = sorted(filter(is_supported, cards), key=_f1_low, reverse=True)
     domain = {card.key for card in domain_cards(supported)}
     ranked = sorted(supported, key=lambda card: card.key not in domain)  # stable: evidence orders within each half
     candidates = list(_one_a_label(ranked))[:config.n_candidates]
+    if why_no_predictions(subject, held_out):
+        return []
     strongest = []
     for number, card in enumerate(candidates):
         progress(number, 2 * len(candidates), "candidates")
@@ -57,6 +60,15 @@ def pick_edits(
         results.append(edit_result(subject, coders[card.source], edit, card, example, position, side_text, control, seed=config.seed))
     progress(1, 1)
     return results
+
+
+def why_no_predictions(subject: HuggingFaceSubject, examples: Sequence[Example]) -> str:
+    """Why nothing can be shown of an edit: the subject predicts nothing. Empty where it does."""
+    try:
+        subject.predict(subject.prepare(examples[:1]))
+    except SubjectError as err:
+        return err.why
+    return ""
 
 
 def ablation(card: Card, site: str) -> Edit:

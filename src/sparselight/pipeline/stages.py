@@ -28,12 +28,13 @@ from sparselight.pipeline.recipe import Recipe
 from sparselight.pipeline.recommender_evidence import measure_recommender
 from sparselight.pipeline.recommending import trained_subject, trains_own
 from sparselight.pipeline.selecting import VECTORS_FOLDER, make_selection, stage_inputs
-from sparselight.pipeline.showing import pick_edits, write_run_report
-from sparselight.protocols import Example, Progress
+from sparselight.pipeline.showing import pick_edits, why_no_predictions, write_run_report
+from sparselight.protocols import Example, Progress, Subject
 from sparselight.records import EvalRecord, InterventionRecord
 from sparselight.sae import Sae, load_sae, save_stitched, stitch
 from sparselight.store import FolderStore, harvest
-from sparselight.subjects import HuggingFaceSubject, RecommenderSubject, load_subject
+from sparselight.subjects import HuggingFaceSubject, RecommenderSubject, SubjectConfig, load_subject
+from sparselight.subjects.own_code import code_fingerprint
 from sparselight.train import CHANGES_NO_RESULT, TrainConfig, n_latents_for, train_sae
 from sparselight.vocab import STAGES
 
@@ -61,7 +62,7 @@ class RunStages:
         for table, config in (("train", recipe.train), ("residual", recipe.residual)):
             n_latents_for(config, d_in, table)
         seed_groups = list(recipe.select.seeds)
-        subject = {"subject": plain(recipe.subject), "fingerprint": self.subject.fingerprint}
+        subject = subject_inputs(recipe.subject, self.subject)
         return [
             Stage("corpus", (), {**plain(recipe.corpus), "source": source_fingerprint(recipe.corpus), "always_train": seed_groups}, self.corpus),
             Stage("select", ("corpus",), {**plain(recipe.select), **stage_inputs(recipe.select, self.site), **subject}, self.select),
@@ -178,7 +179,8 @@ class RunStages:
         examples = {example.id: example for side in ("train", "held_out") for part in (self.corpus_side(side), self.domain_side(side)) for example in part}
         results = pick_edits(self.subject, coders, cards, examples, self.held_out("general"), self.site, self.recipe.intervene, progress)
         InterventionRecord(results=results).save(folder / "interventions.json")
-        return {"n_edits": len(results), **(measure_recommender(self, folder, progress) if isinstance(self.subject, RecommenderSubject) else {})}
+        why = {} if results else {"why_no_edits": why_no_predictions(self.subject, self.held_out("general")) or "no feature with evidence fires in a text"}
+        return {"n_edits": len(results), **why, **(measure_recommender(self, folder, progress) if isinstance(self.subject, RecommenderSubject) else {})}
 
     def report(self, folder: Path, progress: Progress) -> dict[str, Any]:
         evaluation = EvalRecord.load(self.run.path("evaluate") / "evaluation.json")
@@ -227,6 +229,12 @@ class RunStages:
 
 def plain(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json")
+
+
+def subject_inputs(config: SubjectConfig, subject: Subject) -> dict[str, Any]:
+    """What of a subject determines what a stage makes with it."""
+    code = code_fingerprint(config)
+    return {"subject": plain(config), "fingerprint": subject.fingerprint, **({"code": code} if code else {})}
 
 
 def without_llm(config: Config) -> dict[str, Any]:

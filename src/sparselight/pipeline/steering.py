@@ -15,7 +15,7 @@ from sparselight.files import make_folder
 from sparselight.intervene import edit_result
 from sparselight.intervene.attribution import attribute, goal_metric
 from sparselight.intervene.baselines import TextSample
-from sparselight.intervene.generated import can_generate
+from sparselight.intervene.generate import can_generate
 from sparselight.intervene.goal_forms import FORMS, needs_examples, parse_goal
 from sparselight.intervene.goals import Goal, TokenGoal
 from sparselight.intervene.search import Candidate, by_association, by_attribution, by_difference, by_explanation, by_output

@@ -1,4 +1,4 @@
-"""What a study of steered sequences found: sequences that a masked language model writes with a latent held up and beside it, judged and counted by arm."""
+"""What a study of steered sequences found: sequences that a language model writes with a latent held up and beside it, judged and counted by arm."""
 
 from typing import Any, ClassVar, Literal
 

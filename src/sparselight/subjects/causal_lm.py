@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparselight.errors import SubjectError
 from sparselight.protocols import Batch, EditFunction, Example
-from sparselight.subjects.generation import Continuation, Continuing, OnText, Row, groups_of
+from sparselight.subjects.generation import Continuation, Continuing, OnText, Row, check_generation, groups_of
 from sparselight.subjects.hugging_face import HuggingFaceSubject, cross_entropy, output_layer
 from sparselight.subjects.output import norm_gain
 from sparselight.subjects.probe import check_causal, left_padding_positions
@@ -113,7 +113,7 @@ class CausalLM(HuggingFaceSubject):
         Raises:
             SubjectError: as `generate`; when edits or seeds are not one a row.
         """
-        self._check_generation(len(texts), n_tokens, edits, temperature, seeds)
+        check_generation(len(texts), n_tokens, edits, temperature, seeds)
         per_row: Sequence[Mapping[str, EditFunction] | None] = [edits] * len(texts) if edits is None or isinstance(edits, Mapping) else edits
         resolved = {id(own): self._resolve_edits(own) for own in per_row}
         numbers = [seeds] * len(texts) if isinstance(seeds, int) else list(seeds)
@@ -157,14 +157,6 @@ class CausalLM(HuggingFaceSubject):
     def _candidates(self, logits: Float[Tensor, "row vocabulary"]) -> Float[Tensor, "row vocabulary"]:
         """Logits with what may never be written left out."""
         return logits
-
-    def _check_generation(self, n_rows: int, n_tokens: int, edits: Any, temperature: float, seeds: Any) -> None:
-        asked = f"continue {n_rows} texts by {n_tokens} tokens"
-        if n_tokens < 0 or temperature < 0:
-            raise SubjectError(asked=f"{asked} at temperature {temperature:g}", why="a number is negative", instead="give 0 or more of both")
-        for name, given in (("edits", edits), ("seeds", seeds)):
-            if given is not None and not isinstance(given, Mapping | int) and len(given) != n_rows:
-                raise SubjectError(asked=asked, why=f"{len(given)} {name} are given", instead=f"give one of {name} a text, or one for all")
 
     def _prepare_model(self) -> None:
         self._head: Any = output_layer(self.model, self.name, "causal language model", "AutoModelForCausalLM")

@@ -58,11 +58,14 @@ class SubjectConfig(TokenSettings):
     """The model under study."""
 
     source: str = Field("demo", min_length=1)
-    """`demo` (the model that ships with the package), a local folder, or a Hugging Face hub name."""
-    kind: Literal["auto", "causal_lm", "masked_lm", "encoder", "image_text", "recommender"] = "auto"
+    """`demo` (the model that ships with the package), a local folder, a Hugging Face hub name, or with kind = "module" a function: `FILE.py:FUNCTION` or
+    `package.module:FUNCTION`."""
+    kind: Literal["auto", "causal_lm", "masked_lm", "encoder", "image_text", "recommender", "module"] = "auto"
     """What the model is: it predicts the next token, masked tokens, or nothing (activations only), or it reads images beside text (image_text); `auto` reads
     it from the model's config. A recommender is the folder that `train_recommender` wrote, or `train`: it is then trained on the run's corpus, in the
-    run's folder."""
+    run's folder. A module is what the Python function that `source` names returns: any PyTorch model (docs/guides/subjects.md)."""
+    arguments: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """What that function is called with, by name (kind = "module")."""
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -84,4 +87,4 @@ class SubjectConfig(TokenSettings):
     recommender: RecommenderConfig = RecommenderConfig()
     """Which recommender is trained, and how (kind = "recommender")."""
     trust_remote_code: bool = False
-    """Whether Python code that comes with a hub model may run on this machine."""
+    """Whether Python code that comes with a hub model, or that `source` names, may run on this machine."""

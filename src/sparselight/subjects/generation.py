@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sparselight.errors import SubjectError
 from sparselight.protocols import EditFunction, Example, Places
 from sparselight.subjects.hooks import own_thread
 from sparselight.subjects.places import passing
@@ -251,6 +252,20 @@ class Continuing:
         if self.on_text is not None and len(text) > row.said:  # held back: its last character never came to its end
             self.on_text(row.number, text[row.said:])
         return Continuation(text, row.ids, row.ended)
+
+
+def check_generation(n_rows: int, n_tokens: int, edits: Any, temperature: float, seeds: Any) -> None:
+    """Refuse what cannot be written.
+
+    Raises:
+        SubjectError: for negative numbers, and edits or seeds that are not one a row.
+    """
+    asked = f"continue {n_rows} texts by {n_tokens} tokens"
+    if n_tokens < 0 or temperature < 0:
+        raise SubjectError(asked=f"{asked} at temperature {temperature:g}", why="a number is negative", instead="give 0 or more of both")
+    for name, given in (("edits", edits), ("seeds", seeds)):
+        if given is not None and not isinstance(given, Mapping | int) and len(given) != n_rows:
+            raise SubjectError(asked=asked, why=f"{len(given)} {name} are given", instead=f"give one of {name} a text, or one for all")
 
 
 def choose(logits: Float[Tensor, "row vocabulary"], temperature: float, draws: Float[Tensor, " row"] | None) -> Int[Tensor, " row"]:

@@ -1,4 +1,4 @@
-"""Loading a subject by its config: the package's own model, a local folder, or a Hugging Face hub name.
+"""Loading a subject by its config: the package's own model, a local folder, a Hugging Face hub name, or what a function of the user's returns.
 
 Refuses, each with what to do instead: a folder or name that is not there, a device that this machine does not have, settings that this
 kind of model cannot honor.
@@ -20,14 +20,16 @@ from sparselight.subjects.hugging_face import HuggingFaceSubject
 from sparselight.subjects.image_text.subject import ImageText
 from sparselight.subjects.image_text.vision import VisionEncoder
 from sparselight.subjects.masked_lm import MaskedLM
+from sparselight.subjects.own_code import load_own
 from sparselight.subjects.recommender.folder import load_recommender
 from sparselight.subjects.weights import load_parts
 
 
 def load_subject(config: SubjectConfig) -> HuggingFaceSubject:
-    """Load the model under study: a CausalLM, a MaskedLM, an Encoder, a vision-language model (its language part, or its vision encoder) or a recommender.
+    """Load the model under study: a CausalLM, a MaskedLM, an Encoder, a vision-language model (its language part, or its vision encoder), a recommender,
+    or what a function of the user's own returns (`own_code`).
 
-    A recommender has the same methods; what it cannot do (generation of text, packed rows) it refuses by name.
+    The latter two have the same methods; what they cannot do (generation of text, packed rows) they refuse by name.
 
     Raises:
         MissingExtraError: when transformers is not installed.
@@ -35,6 +37,10 @@ def load_subject(config: SubjectConfig) -> HuggingFaceSubject:
     """
     if config.kind == "recommender":
         return cast("HuggingFaceSubject", _load_recommender(config))
+    if config.kind == "module":
+        return cast("HuggingFaceSubject", load_own(config, pick_device(config.device)))
+    if config.arguments:
+        raise SubjectError(asked="set subject.arguments", why=f"a subject of kind {config.kind} does not use them", instead="set subject.kind = 'module'")
     if config.recommender != SubjectConfig.model_fields["recommender"].default:
         raise SubjectError(asked="set subject.recommender", why=f"a subject of kind {config.kind} does not use it", instead="set subject.kind = 'recommender'")
     if importlib.util.find_spec("transformers") is None:

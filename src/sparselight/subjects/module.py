@@ -7,8 +7,8 @@ batches do not fit together, sites that the probe does not reach, loss and predi
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from sparselight.errors import SubjectError
 from sparselight.protocols import Batch, EditFunction, Example
 from sparselight.records import SubjectRef, TokenPolicy
+from sparselight.subjects.continuing import continue_texts
+from sparselight.subjects.generation import Continuation, OnText, check_generation
 from sparselight.subjects.hooks import AtCounted, capturing, editing
 from sparselight.subjects.hugging_face import weights_fingerprint
 from sparselight.subjects.places import passing_batch
@@ -25,7 +27,7 @@ from sparselight.subjects.site import Site, SiteTable
 
 
 class ModuleSubject:
-    """A PyTorch module, as `protocols.Subject`.
+    """A PyTorch module, as `protocols.Subject`. A recipe takes one by `subject.kind = "module"`.
 
     Args:
         module: on the device where it is to run; it is called with `batch.inputs` by name, or with `batch.input_ids` where that is None.
@@ -36,22 +38,32 @@ class ModuleSubject:
         probe: a few examples, on which the sites are found.
         token_text: a token id as readable text.
         predict: the module's output and the batch to logits [token, vocabulary] at the counted tokens.
+        continues: those are logits of the next token, so that texts can be continued, by token_text of what is chosen.
+        stop_ids: tokens that end a continuation.
         loss: the module's output and the batch to nats [token], nan for tokens that have none.
+        context_tokens: longest row that prepare makes, in positions; records say it. By default that of the probe.
 
     Raises:
         SubjectError: when prepare's batches do not fit together, or no module holds one vector a position.
     """
 
+    kind = "module"
+    masking = None
+    layers: Sequence[nn.Module] = ()
+
     def __init__(
         self, module: nn.Module, prepare: Callable[[Sequence[Example]], Batch], name: str, version: str, probe: Sequence[Example],
         token_text: Callable[[int], str] = str, predict: Callable[[Any, Batch], Tensor] | None = None, loss: Callable[[Any, Batch], Tensor] | None = None,
+        context_tokens: int | None = None, continues: bool = False, stop_ids: Collection[int] = (),
     ):
-        self.module = module.eval().requires_grad_(False)
+        self.module: Any = module.eval().requires_grad_(False)
+        self.model = self.module
         self.name = name
-        self.device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+        self.device = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))
         self._prepare, self._token_text, self._predict, self._loss = prepare, token_text, predict, loss
+        self.continues, self._stop_ids = continues, frozenset(stop_ids)
         batch = self.prepare(probe)
-        self._policy = TokenPolicy(prepend_bos=False, context_tokens=batch.counts.shape[1])
+        self._policy = TokenPolicy(prepend_bos=False, context_tokens=context_tokens or batch.counts.shape[1])
         self._probe = Probe(lambda: self._forward(batch), (len(batch.counts), batch.counts.shape[1]))
         possible = [Site(f"{path}:output", inner, "output") for path, inner in module.named_modules() if path]
         seen, _ = self._probe.values(possible)
@@ -61,6 +73,13 @@ class ModuleSubject:
         self._widths = {site.name: seen[site].shape[-1] for site in possible if site in seen}
         self._table = SiteTable(module, {site.name: site for site in possible if site in seen}, n_layers=0)
         self.fingerprint = weights_fingerprint(module, hashlib.sha256(f"{name}\0{version}".encode()))
+
+    def __repr__(self) -> str:
+        return f"ModuleSubject({self.name}: {self.n_parameters():,} parameters, {len(self._table.names())} sites, on {self.device})"
+
+    def n_parameters(self) -> int:
+        """Numbers in its parameters and buffers: modules whose weights are not to be trained hold them in buffers."""
+        return sum(tensor.numel() for tensor in (*self.module.parameters(), *self.module.buffers()))
 
     def ref(self) -> SubjectRef:
         """How records name this subject."""
@@ -120,10 +139,45 @@ class ModuleSubject:
         """The user's logits in float32; refused where none were given."""
         return self._read(batch, edits, self._predict, "predict")
 
+    def generate(self, text: str, n_tokens: int, edits: Mapping[str, EditFunction] | None = None, temperature: float = 0.0, seed: int = 0) -> str:
+        """Continue a text; see `generate_many`."""
+        return self.generate_many([text], n_tokens, edits, temperature, seed)[0].text
+
+    def generate_many(
+        self, texts: Sequence[str | Example], n_tokens: int, edits: Mapping[str, EditFunction] | Sequence[Mapping[str, EditFunction] | None] | None = None,
+        temperature: float = 0.0, seeds: int | Sequence[int] = 0, on_text: OnText | None = None, max_rows: int = 64,
+    ) -> list[Continuation]:
+        """Continue many texts, each with its own edits and seed; every step reads the whole text (`continuing`).
+
+        Args:
+            edits: for all rows, or one a row; so are seeds.
+
+        Raises:
+            SubjectError: when nothing says what comes next (`continues`); when edits or seeds are not one a row.
+        """
+        if not self.continues or self._predict is None:
+            raise self._has_no("continuation of a text", "give predict= and continues=True to ModuleSubject where it predicts the next token")
+        check_generation(len(texts), n_tokens, edits, temperature, seeds)
+        examples = [text if isinstance(text, Example) else Example(f"prompt {number}", text, f"prompt {number}") for number, text in enumerate(texts)]
+        per_row = [edits] * len(texts) if edits is None or isinstance(edits, Mapping) else edits
+        numbers = [seeds] * len(texts) if isinstance(seeds, int) else seeds
+        return continue_texts(self, examples, n_tokens, per_row, temperature, numbers, self._stop_ids, on_text, max_rows)
+
+    def output_effects(self, *_args: Any) -> NoReturn:
+        """Refused: nothing says how a direction leads to predictions."""
+        raise self._has_no("straight way from a direction to predictions")
+
+    def with_max_norms(self, *_args: Any) -> NoReturn:
+        """Refused: which positions count is up to prepare."""
+        raise self._has_no("policy of norms")
+
+    def _has_no(self, what: str, instead: str = "harvest, train, evaluate and explain with it, or compare predictions after an edit") -> SubjectError:
+        return SubjectError(asked=f"ask {self.name} for its {what}", why="this module has none", instead=instead)
+
     @torch.no_grad()
     def _read(self, batch: Batch, edits: Mapping[str, EditFunction] | None, read: Callable[[Any, Batch], Tensor] | None, argument: str) -> Tensor:
         if read is None:
-            raise SubjectError(asked=f"ask the module {self.name!r} for its {argument}", why="it was made without",
+            raise SubjectError(asked=f"ask the module {self.name!r} for its {argument}", why=f"it was made without {argument}=",
                                instead=f"give {argument}= to ModuleSubject")
         resolved = {self._site(name): edit for name, edit in (edits or {}).items()}
         with editing(resolved, batch.counts.to(self.device)):

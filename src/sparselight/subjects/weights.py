@@ -47,7 +47,7 @@ def load_parts(config: SubjectConfig, source: str, is_local: bool, device: torch
     try:
         with _quiet(is_local):
             model_config = _read_config(source, shared)
-            assert config.kind != "recommender", "load_subject has taken those"
+            assert config.kind != "recommender" and config.kind != "module", "load_subject has taken those"
             kind = config.kind if config.kind != "auto" else find_kind(model_config, source)
             if kind == "image_text":
                 family_of(model_config, f"{asked} as an image-text model")

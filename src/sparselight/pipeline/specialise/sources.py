@@ -21,7 +21,7 @@ from sparselight.pipeline.engine import Run, Stage, Watcher, execute
 from sparselight.pipeline.recipe import Recipe, SampleConfig, find_recipe
 from sparselight.pipeline.selecting import stage_inputs
 from sparselight.pipeline.specialise.config import SpecialiseConfig
-from sparselight.pipeline.stages import RunStages, plain, share_of
+from sparselight.pipeline.stages import RunStages, plain, share_of, subject_inputs
 from sparselight.protocols import Progress
 from sparselight.records import RunRecord, StageRecord
 from sparselight.sae import Sae
@@ -241,7 +241,7 @@ def made_run(recipe: SpecialiseRecipe, folder: Path, until: str, progress: Progr
 def made_domain(source: Source, folder: Path, progress: Progress) -> Run:
     """A domain of a run's corpus, selected and harvested: the general stores are not touched."""
     recipe, run = source.recipe, source.run
-    subject = {"subject": plain(recipe.subject), "fingerprint": source.subject.fingerprint}
+    subject = subject_inputs(recipe.subject, source.subject)
     corpus = {"corpus": run.records["corpus"].output}
 
     def harvest_domain(place: Path, report: Progress) -> dict[str, Any]:

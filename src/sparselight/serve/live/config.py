@@ -17,6 +17,8 @@ class LiveConfig(Config):
     """`auto`, or a torch device name such as `cuda:1`; left out, as the run's recipe has it."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Number format in which the model computes; left out, as the run's recipe has it. Not for a recommender, whose format is its file's."""
+    trust_remote_code: bool = False
+    """Whether Python code may run that a run's recipe trusts (subject.trust_remote_code): who serves a run did not always make it."""
     max_chars: int = Field(default=20_000, ge=1)
     """Longest text or sequence, in characters."""
     max_tokens: int = Field(default=1024, ge=1)

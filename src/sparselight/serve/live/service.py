@@ -77,7 +77,7 @@ class LiveService:
         reads_user = record.kind == "recommender" and record.token_policy.pooling == "last"
         if reads_user or (self.modality == "image" and record.kind != "image_text"):
             field = "example"
-        limits = {name: float(value) for name, value in self.config.model_dump(exclude={"device", "dtype"}).items()}
+        limits = {name: float(value) for name, value in self.config.model_dump(exclude={"device", "dtype", "trust_remote_code"}).items()}
         return LiveInfo(
             modality=self.modality, input=field, writes=writing.what_it_writes(record.kind), sources=self.sources(),
             operations=OPERATIONS, units=list(UNITS), edits_allowed=edits_allowed, ready=self.is_ready, problem=self.problem, limits=limits,
@@ -107,6 +107,10 @@ class LiveService:
         """Load subject and SAEs where they are not yet; the time of a request counts from then on."""
         if self.is_ready:
             return
+        subject = self.run.stages.recipe.subject
+        if subject.trust_remote_code and not self.config.trust_remote_code:
+            raise ConfigError(asked=f"try the features of {self.folder.name}", why=f"that runs the Python code of {subject.source}",
+                              instead="read that code, then serve with --set live.trust_remote_code=true")
         if trains_own(self.run.stages.recipe):
             self.run.__dict__["subject"] = self._own_recommender()  # in place of the property, which would train what is missing
         device = self.run.subject.device
