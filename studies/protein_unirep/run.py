@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from studies.protein.coders import WHITENED, trained
 from studies.protein.probes import measure_probes
 from studies.protein.run import KINDS, NAME, SIZES, evaluate, evaluation_config, harvested, load
-from studies.protein_unirep.unirep import unirep
 
 from sparselight.evaluate import Case
 from sparselight.files import write_bytes
+from sparselight.subjects.unirep import unirep
 
 ARCHITECTURES = ("topk", "matryoshka")
 

@@ -39,6 +39,7 @@ MAX_LOOKED_AT = 10_000  # entries of a folder whose kind is to be found
 GZIPPED = ("jsonl", "json", "csv", "tsv", "conll", "protein")
 TABLES = ("jsonl", "json", "parquet", "csv", "tsv", "hf_dataset")
 KINDS_OF_SETTING: dict[str, tuple[str, ...]] = {
+    "files": (*(kind for kind in TABLES if kind != "hf_dataset"), "text", "conll", "protein"),
     "include_tests": ("python_source",), "documents": ("text",), "heading": ("text",), "quote": ("csv", "tsv"), "streaming": ("hf_dataset",),
     "interactions": ("interactions",), "revision": ("hf_dataset",), "span_name": ("brat", "conll"), "token_column": ("conll",), "tag_column": ("conll",),
     "protein": ("protein",), "on_bad_row": (*TABLES, "interactions", "brat", "conll", "protein", "image_text"), "image_text": ("image_text",),
@@ -56,6 +57,8 @@ class CorpusConfig(Config):
     """What the files hold; where it is left out, the ending of `root` (.jsonl, .parquet, .csv, hf://...) or of most files in it says it, else Python source."""
     root: str = "stdlib"
     """A file, a folder, `hf://NAME[:CONFIG][:SPLIT]` for a Hugging Face dataset, or `stdlib`: the standard library of the running Python."""
+    files: list[str] = Field(default_factory=list)
+    """Which files of a folder are read: patterns of their names or paths below it, such as `cv_*.fasta` or `2024/*`; left out, all that are of the kind."""
     include_tests: bool = True
     """Whether files under test folders count (python_source only)."""
     section_chars: int | None = Field(None, ge=200)

@@ -7,8 +7,9 @@ the count of bad rows, checksums. Refuses: a root that is not there, a file that
 import contextlib
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -95,16 +96,31 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def find_sources(config: CorpusConfig) -> list[Source]:
-    """The files that hold the examples, in sorted order: the root itself when it is a file, whatever its ending."""
+    """The files that hold the examples, in sorted order: the root itself when it is a file, whatever its ending.
+
+    Raises:
+        CorpusError: when none of a folder is among `corpus.files`, or that is said of a file.
+    """
     root = config.path()
     if root.is_file():
+        if config.files:
+            raise CorpusError(asked=f"read corpus.files = {config.files}", why=f"corpus.root = {config.root!r} is a file itself", instead="give its folder")
         return [Source(root, root.name)]
     endings = SUFFIXES[config.kind]
     endings += tuple(f"{ending}.gz" for ending in endings) if config.kind in GZIPPED else ()
     found = (path for path in sorted(root.rglob("*")) if path.name.endswith(endings) and path.is_file())
     sources = ((path, path.relative_to(root)) for path in found)
     skipped = SKIPPED_FOLDERS if config.kind == "python_source" else set()
-    return [Source(path, name.as_posix()) for path, name in sources if not skipped.intersection(name.parts)]
+    all_files = [Source(path, name.as_posix()) for path, name in sources if not skipped.intersection(name.parts)]
+    chosen = [source for source in all_files if not config.files or _is_among(source, config.files)]
+    if all_files and not chosen:
+        raise CorpusError(asked=f"read corpus.files = {config.files}", why=f"none of the {len(all_files)} files in {root} is called so",
+                          instead=f"give patterns such as '*{all_files[0].path.suffix}', or leave it out")
+    return chosen
+
+
+def _is_among(source: Source, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in (source.name, source.path.name) for pattern in patterns)
 
 
 def extra_sources(config: CorpusConfig) -> list[Source]:

@@ -25,6 +25,7 @@ from sparselight.subjects.resume import Scoring, SplicedPasses, can_resume
 
 LEAST_LOG_P = -1e30  # in place of -inf, so that 0 * log(0 / 0) is 0
 CHECK_TOKENS = 512  # on which it is tried whether passes can be resumed
+NO_LOGITS = "the subject gives losses and no predictions"
 CACHED_VALUES = 1 << 19  # of logits worked on at once on a CPU: they stay in its cache from one operation to the next
 
 
@@ -140,19 +141,18 @@ class _WholePasses:
         self._subject, self._site, self._no_logits = subject, site, ""
 
     def add(self, batch: Batch, group: Int[Tensor, " token"], splices: Mapping[str, Splice], sums: PredictionSums, config: BehaviourConfig) -> None:
-        loss = self._subject.loss(batch).cpu()
+        loss, logits = self._read(batch, None)
         scored = ~loss.isnan()
         sums.n_unscored += int((~scored).sum())
         sums.scored.index_add_(0, group, scored.double())
         sums.add(SUBJECT, {"ce": loss[scored]}, group[scored])
-        logits = self._logits(batch, None, scored)
-        own = None if logits is None else own_predictions(logits)
+        own = None if logits is None else own_predictions(logits[scored.to(logits.device)].float())
         for name, splice in splices.items():
-            values = {"ce": self._subject.loss(batch, {self._site: splice.edit}).cpu()[scored]}
+            loss, logits = self._read(batch, {self._site: splice.edit})
+            values = {"ce": loss[scored]}
             if own is not None:
-                logits = self._logits(batch, {self._site: splice.edit}, scored)
                 assert logits is not None
-                values |= divergences(logits.log_softmax(-1).clamp_(min=LEAST_LOG_P), own)
+                values |= divergences(logits[scored.to(logits.device)].float().log_softmax(-1).clamp_(min=LEAST_LOG_P), own)
             sums.add(name, values, group[scored], splice.asked)
         if self._no_logits:
             sums.lacks["kl"] = self._no_logits
@@ -160,17 +160,25 @@ class _WholePasses:
         if config.ranking_k:
             sums.lacks["rank"] = sums.lacks["right"]
 
-    def _logits(self, batch: Batch, edits: Mapping[str, EditFunction] | None, scored: Tensor) -> Float[Tensor, "scored vocabulary"] | None:
+    def _read(self, batch: Batch, edits: Mapping[str, EditFunction] | None) -> tuple[Float[Tensor, " token"], Float[Tensor, "token vocabulary"] | None]:
+        """Losses and, where the subject has them, logits: of one pass, if it gives both together."""
+        both = getattr(self._subject, "loss_and_logits", None)
+        if both is not None:
+            loss, logits = both(batch, edits)
+            self._no_logits = NO_LOGITS if logits is None else ""
+            return loss.cpu(), logits
+        return self._subject.loss(batch, edits).cpu(), self._logits(batch, edits)
+
+    def _logits(self, batch: Batch, edits: Mapping[str, EditFunction] | None) -> Float[Tensor, "token vocabulary"] | None:
         if self._no_logits:
             return None
         try:
-            logits = self._subject.predict(batch, edits)
+            return self._subject.predict(batch, edits)
         except SubjectError as err:
             if edits:
                 raise
             self._no_logits = err.why
             return None
-        return logits[scored.to(logits.device)].float()
 
 
 @dataclass(frozen=True, slots=True)

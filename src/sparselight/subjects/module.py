@@ -133,11 +133,17 @@ class ModuleSubject:
 
     def loss(self, batch: Batch, edits: Mapping[str, EditFunction] | None = None) -> Float[Tensor, " token"]:
         """The user's loss; refused where none was given."""
-        return self._read(batch, edits, self._loss, "loss")
+        return self._read(batch, edits, {"loss": self._loss})[0]
 
     def predict(self, batch: Batch, edits: Mapping[str, EditFunction] | None = None) -> Float[Tensor, "token vocabulary"]:
         """The user's logits in float32; refused where none were given."""
-        return self._read(batch, edits, self._predict, "predict")
+        return self._read(batch, edits, {"predict": self._predict})[0]
+
+    def loss_and_logits(self, batch: Batch, edits: Mapping[str, EditFunction] | None = None,
+                        ) -> tuple[Float[Tensor, " token"], Float[Tensor, "token vocabulary"] | None]:
+        """Both of one pass; None where no predictions were given."""
+        found = self._read(batch, edits, {"loss": self._loss, **({"predict": self._predict} if self._predict else {})})
+        return found[0], found[1] if self._predict else None
 
     def generate(self, text: str, n_tokens: int, edits: Mapping[str, EditFunction] | None = None, temperature: float = 0.0, seed: int = 0) -> str:
         """Continue a text; see `generate_many`."""
@@ -175,17 +181,21 @@ class ModuleSubject:
         return SubjectError(asked=f"ask {self.name} for its {what}", why="this module has none", instead=instead)
 
     @torch.no_grad()
-    def _read(self, batch: Batch, edits: Mapping[str, EditFunction] | None, read: Callable[[Any, Batch], Tensor] | None, argument: str) -> Tensor:
-        if read is None:
-            raise SubjectError(asked=f"ask the module {self.name!r} for its {argument}", why=f"it was made without {argument}=",
-                               instead=f"give {argument}= to ModuleSubject")
+    def _read(self, batch: Batch, edits: Mapping[str, EditFunction] | None, readers: Mapping[str, Callable[[Any, Batch], Tensor] | None]) -> list[Tensor]:
+        """What the user's functions read from the output of one pass."""
+        for argument, read in readers.items():
+            if read is None:
+                raise SubjectError(asked=f"ask the module {self.name!r} for its {argument}", why=f"it was made without {argument}=",
+                                   instead=f"give {argument}= to ModuleSubject")
         resolved = {self._site(name): edit for name, edit in (edits or {}).items()}
         with editing(resolved, batch.counts.to(self.device)):
-            value = read(self._forward(batch), batch).float()
-        if len(value) != batch.n_tokens:
-            raise SubjectError(asked=f"ask the module {self.name!r} for its {argument}", why=f"it gave {len(value)} values for {batch.n_tokens} tokens",
-                               instead=f"mend the {argument} function")
-        return value
+            output = self._forward(batch)
+        values = {argument: read(output, batch).float() for argument, read in readers.items() if read is not None}
+        for argument, value in values.items():
+            if len(value) != batch.n_tokens:
+                raise SubjectError(asked=f"ask the module {self.name!r} for its {argument}", why=f"it gave {len(value)} values for {batch.n_tokens} tokens",
+                                   instead=f"mend the {argument} function")
+        return list(values.values())
 
     def _site(self, name: str) -> Site:
         self.d_site(name)

