@@ -90,6 +90,33 @@ def test_contexts_hold_the_activations_of_their_own_tokens(drawn):
         assert len(context.tokens) <= CONFIG.context_tokens
 
 
+def test_an_example_that_two_sets_hold_is_shown_once_and_counts_in_both(tmp_path):
+    vocabulary = {}
+    stores = [PlantedStore(planted_examples(name, n_groups, seed), vocabulary) for seed, (name, n_groups) in enumerate({"train": 12, "held": 10}.items())]
+    coder, subject = PlantedCoder(stores, vocabulary), PlantedSubject(vocabulary)
+
+    def made(names, folder):
+        explain_on, score_on = ([store.all(name) for name in names] for store in stores)
+        cards = [card for block in iter_cards({"base": coder}, explain_on, score_on, "site", subject, CONFIG, folder) for card in block]
+        sets = [SetTokens.of(one) for one in (*explain_on, *score_on)]
+        frame = make_frame(sets[:len(names)], sets[len(names):], CONFIG.explain_tokens, CONFIG.score_tokens, CONFIG.seed)
+        windows = Windows(sets, frame, cache(subject.token_text), CONFIG.context_tokens)
+        strongest = partial(load_strongest, folder / "base" / "strongest.parquet")
+        material = {"base": CoderMaterial(ActivationCache(folder / "base", frame.digest()), strongest, None)}
+        return cards, draw_examples([("base", 0)], material, windows, DRAW)["base", 0]
+
+    once, _ = made(["general"], tmp_path / "once")
+    twice, drawn_twice = made(["general", "domain"], tmp_path / "twice")
+    for one, two in zip(once, twice, strict=True):
+        tops = [[(context.example, context.start) for context in card.contexts if context.kind == "top"] for card in (one, two)]
+        assert tops[0] == tops[1]
+        assert len({context.example for context in two.contexts}) == len(two.contexts)
+        assert two.domain_fire_rate == one.fire_rate == two.fire_rate
+    for listed in (drawn_twice.explain, drawn_twice.score_positive, drawn_twice.score_negative, drawn_twice.near_miss):
+        assert listed
+        assert len({context.example for context in listed}) == len(listed)
+
+
 def test_marks_are_the_annotations_of_each_token():
     example = Example("p", "MKVCC", "g", {}, (Span(1, 3, "region", "zinc finger"), Span(2, 4, "site", "binding")))
     starts = np.arange(5)

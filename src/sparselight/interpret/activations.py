@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
 from sparselight.errors import SaeError
@@ -78,9 +78,9 @@ def read_activations(
             writer = stack.enter_context(CacheWriter(folders[name], coder.n_latents, frame.n_tokens, frame.digest()))
             strongest = {} if name in controls else {role: Strongest(coder.n_latents, n_strongest, context_tokens) for role in roles}
             readers.append(_Reader(name, coder, writer, strongest, window_bounds(context_tokens)))
-        for number, (part, tokens) in enumerate(zip(frame.sets, sets, strict=True)):
+        for number, (part, tokens, repeated) in enumerate(zip(frame.sets, sets, _repeated(frame.sets, sets), strict=True)):
             for start, stop in _pairs(tokens.block_edges(BLOCK_TOKENS)):
-                block = _Block.of(part, number, tokens, frame, start, stop)
+                block = _Block.of(part, number, tokens, frame, start, stop, repeated)
                 x = tokens.store.read(block.row, site)
                 for reader in readers:
                     reader.read(block, x)
@@ -89,6 +89,23 @@ def read_activations(
         reader.name: Reading(reader.name, reader.coder, ActivationCache(folders[reader.name]), reader.n_fires, reader.largest, reader.strongest)
         for reader in readers
     }
+
+
+def _repeated(parts: Sequence[SetSlice], sets: Sequence[SetTokens]) -> list[Int[np.ndarray, " example"]]:
+    """Of each set the examples that an earlier set of the same role holds whole as well, by the set's own numbers: a card shows an example once."""
+    found: list[Int[np.ndarray, " example"]] = []
+    seen: dict[tuple[str, str], int] = {}
+    for part, tokens in zip(parts, sets, strict=True):
+        own: dict[tuple[str, str], int] = {}
+        repeated = []
+        for number, n_rows in zip(*(column.tolist() for column in np.unique(tokens.example, return_counts=True)), strict=True):
+            key = (part.role, tokens.examples[number].id)
+            own[key] = n_rows
+            if seen.get(key) == n_rows:
+                repeated.append(number)
+        seen |= own
+        found.append(np.array(repeated, dtype=np.int64))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +120,17 @@ class _Block:
     """Tokens of the block that the frame holds."""
     frame_token: Int[np.ndarray, " sampled"]
     """Where in the frame they stand."""
+    is_new: Bool[np.ndarray, " token"]
+    """Whether no earlier set holds the token's example."""
 
     @classmethod
-    def of(cls, part: SetSlice, number: int, tokens: SetTokens, frame: TokenFrame, start: int, stop: int) -> "_Block":
+    def of(cls, part: SetSlice, number: int, tokens: SetTokens, frame: TokenFrame, start: int, stop: int, repeated: Int[np.ndarray, " example"]) -> "_Block":
         row = tokens.rows[start:stop]
         sampled = frame.rows[part.start : part.stop]
         at = np.minimum(np.searchsorted(sampled, row), len(sampled) - 1)
         in_frame = np.flatnonzero(sampled[at] == row)
-        return cls(part, number, row, tokens.example[start:stop], in_frame, part.start + at[in_frame])
+        example = tokens.example[start:stop]
+        return cls(part, number, row, example, in_frame, part.start + at[in_frame], ~np.isin(example, repeated))
 
 
 @dataclass(slots=True)
@@ -142,6 +162,7 @@ class _Reader:
             self.largest[some] = np.maximum(self.largest[some], np.maximum.reduceat(codes.data, codes.indptr[:-1][some]))
         latent = np.repeat(np.arange(codes.shape[1]), fires)
         peaks = find_peaks(latent, codes.data, codes.indices, block.example, block.row, block.number)
+        peaks = peaks.pick(np.flatnonzero(block.is_new[np.searchsorted(block.row, peaks.row)]))
         self.strongest[block.part.role].add(peaks, lambda chosen: self._windows(chosen, block, codes, latent))
         if len(block.in_frame) == len(block.row):
             self._cache(codes, block.frame_token)

@@ -45,14 +45,15 @@ def describe_conjunction(name: str, value: str, are_letters: bool = False) -> st
         are_letters: pieces are single letters, as of proteins.
     """
     first, _, second = (visible_breaks(part) for part in value.partition(ARROW))
+    unit = "letter" if are_letters else "token"
     if name == "behind":
-        return f"right after the token `{visible_breaks(value)}`"
+        return f"right after the {unit} `{visible_breaks(value)}`"
     if name == "near":
         return f"up to {NEAR_WORDS} words after `{value}`"
     if name == "words":
         return f"the word `{second}` after `{first}`"
     if name == "tokens":
-        return f"the token `{second}` right after `{first}`"
+        return f"the {unit} `{second}` right after `{first}`"
     return f"{f'the letter `{first.upper()}`' if are_letters else f'`{first}`'} in {in_span(name.removeprefix(PIECE_IN), second)}"
 
 

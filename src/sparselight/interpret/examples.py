@@ -206,7 +206,9 @@ class _Draw:
     def _by_importance(self, n: int, used: set[str]) -> list[Context]:
         """Explain examples at random, weighted by activation."""
         tokens, values = self._peaks("explain")
-        free = np.array([self.windows.example_of(int(token)) not in used for token in tokens], dtype=bool)
+        names = [self.windows.example_of(int(token)) for token in tokens]
+        number_of = {name: number for number, name in enumerate(names)}  # two sets may hold one example
+        free = np.array([name not in used and number_of[name] == number for number, name in enumerate(names)], dtype=bool)
         tokens, values = tokens[free], values[free].astype(np.float64)
         if not len(tokens) or not n:
             return []

@@ -127,7 +127,8 @@ def describe(name: str, kind: str, value: str, are_letters: bool = False) -> str
     if name == "piece" and are_letters:
         return f"the letter `{shown.upper()}`"
     if name == "position":
-        return "the first token of an example" if value == "1" else f"token {value} of an example"
+        unit = "letter" if are_letters else "token"
+        return f"the first {unit} of an example" if value == "1" else f"{unit} {value} of an example"
     words = {"word": "the word", "piece": "a piece that reads", "token": "the token", "after": "after the word", "line": "on lines whose first word is"}
     return f"{words[name]} `{shown}`"
 

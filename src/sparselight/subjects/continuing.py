@@ -35,7 +35,7 @@ class _Row:
 
 def continue_texts(
     subject: Subject, examples: Sequence[Example], n_tokens: int, edits: Sequence[Mapping[str, EditFunction] | None], temperature: float,
-    seeds: Sequence[int], stop_ids: Collection[int] = (), on_text: OnText | None = None, max_rows: int = 64,
+    seeds: Sequence[int], stop_ids: Collection[int] = (), on_text: OnText | None = None, max_rows: int = 256,
 ) -> list[Continuation]:
     """Write up to n_tokens behind every example.
 

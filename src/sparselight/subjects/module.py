@@ -151,7 +151,7 @@ class ModuleSubject:
 
     def generate_many(
         self, texts: Sequence[str | Example], n_tokens: int, edits: Mapping[str, EditFunction] | Sequence[Mapping[str, EditFunction] | None] | None = None,
-        temperature: float = 0.0, seeds: int | Sequence[int] = 0, on_text: OnText | None = None, max_rows: int = 64,
+        temperature: float = 0.0, seeds: int | Sequence[int] = 0, on_text: OnText | None = None, max_rows: int = 256,
     ) -> list[Continuation]:
         """Continue many texts, each with its own edits and seed; every step reads the whole text (`continuing`).
 

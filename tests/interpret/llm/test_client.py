@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 
 import pytest
@@ -33,7 +34,13 @@ def said(answers):
 
 
 def test_answers_come_in_order_and_at_once(tmp_path, fast, questions):
-    with LlmServer(rule=echo, delay_s=0.1) as server, LlmClient(fast(server, concurrency=4), tmp_path) as client:
+    turn = threading.Barrier(4)
+
+    def together(body):
+        turn.wait(600)  # four are here at once
+        return echo(body)
+
+    with LlmServer(rule=together) as server, LlmClient(fast(server, concurrency=4, timeout_s=600.0), tmp_path) as client:
         assert said(client.ask(questions)) == [f"q{number}" for number in range(12)]
         assert server.most_at_once == 4
         body = server.requests[0]
