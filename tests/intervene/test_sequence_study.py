@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from sparselight.errors import ConfigError, CorpusError
 from sparselight.evaluate.statistics import wilson
 from sparselight.intervene.sequence_goals import LabelSequenceGoal, PatternSequenceGoal, best_threshold, runs, sequence_goal
-from sparselight.intervene.sequence_study import SequenceSetting, SequenceSteerConfig, beats, fisher, study_sequences, with_p
+from sparselight.intervene.sequence_study import SHUFFLED, SequenceSetting, SequenceSteerConfig, beats, fisher, study_sequences, with_p
 from sparselight.protocols import Example, Span
 from sparselight.records import SequenceArm, SequenceSteeringRecord
 from sparselight.sae import Sae, initialize
@@ -100,7 +100,7 @@ def test_every_arm_is_written_judged_and_counted(esm: MaskedLM) -> None:
         assert arm.pseudo_perplexity > 1
         assert (arm.p is None) == (arm.kind == "latent")
     assert "base/5" in record.of_kind("other concept")[0].what
-    assert set(record.beats) == {"no edit", "random latent", "random direction", "other concept"}
+    assert set(record.beats) == {"no edit", "random latent", "random direction", "other concept", SHUFFLED}
     again = study_sequences(setting(esm, PatternSequenceGoal("W-x(1,3)-W"), other=5, other_title="another"), CONFIG)
     assert again.arms == record.arms, "the same seeds write the same sequences"
     assert SequenceSteeringRecord.model_validate_json(record.model_dump_json()) == record
@@ -125,8 +125,8 @@ def test_natural_starts_are_drawn_anew(esm: MaskedLM) -> None:
     assert all(len(one.text) == 24 for arm in record.arms for one in arm.sequences)
 
 
-def arm(kind: str, strength: float, hits: int, n: int = 50) -> SequenceArm:
-    return SequenceArm(kind=kind, strength=strength, what=kind, success=wilson(hits, n, "sequences"), chance=wilson(0, n, "sequences"), low_complexity=0,
+def arm(kind: str, strength: float, hits: int, n: int = 50, chance: int = 0) -> SequenceArm:
+    return SequenceArm(kind=kind, strength=strength, what=kind, success=wilson(hits, n, "sequences"), chance=wilson(chance, n, "sequences"), low_complexity=0,
                        entropy_bits=4, composition_distance=0, hydropathy=0, identity=0.1, distinct_frac=1, pseudo_perplexity=10)
 
 
@@ -137,8 +137,10 @@ def test_a_latent_beats_an_arm_when_it_hits_clearly_more_and_nowhere_clearly_les
     assert beats(arms, "random latent") is True
     assert beats(arms, "random direction") is False, "at strength 5 it hits clearly less"
     assert beats(arms, "other concept") is None
-    assert fisher(arms[1], arms[2]) < 0.001
-    assert arms[0].p == fisher(arms[1], arms[0])
+    assert fisher(arms[1].success, arms[2].success) < 0.001
+    assert arms[0].p == fisher(arms[1].success, arms[0].success)
+    assert beats(arms, SHUFFLED) is True
+    assert beats([arm("no edit", 0, 2), arm("latent", 1, 20, chance=18)], SHUFFLED) is False, "composition alone"
 
 
 @pytest.mark.parametrize("text", ["zinc", "pattern:", "tokens: a", "label: helix"])

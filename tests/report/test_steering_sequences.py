@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from sparselight.evaluate.statistics import wilson
+from sparselight.intervene.sequence_study import SHUFFLED
 from sparselight.records import SequenceArm, SequenceJudge, SequenceSteeringRecord, WrittenSequence
 from sparselight.report.steering_sequences import headline, marked_residues, render_sequence_study, verdicts, write_sequence_study
 
@@ -27,7 +28,7 @@ def study(with_probe: bool = False, beats: bool | None = True) -> SequenceSteeri
     return SequenceSteeringRecord(
         name="base-7-clamp-sequences", subject="tiny", site="resid_post.1", source="base", latent=7, title=f"residues {EVIL}", operation="clamp", reference=3.0,
         reference_what="0.99 quantile", goal=f"a match of {EVIL}", judge=judge, arms=arms, notes=["a note"], settings={"strengths": [1.0, 2.0], "start": EVIL},
-        beats={"no edit": beats, "random latent": beats, "other concept": None}, seeds=list(range(60)), created="now", sparselight_version="0")
+        beats={"no edit": beats, "random latent": beats, "other concept": None, SHUFFLED: beats}, seeds=list(range(60)), created="now", sparselight_version="0")
 
 
 def test_the_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
@@ -59,6 +60,9 @@ def test_sentences_follow_the_numbers() -> None:
     assert said["random latent"].startswith("beaten. 6.67\xa0%")
     assert "at strength 2; the latent there 40.0\xa0%" in said["random latent"]
     assert "the latent at strength 2 40.0\xa0%" in said["no edit"]
+    assert said[SHUFFLED].startswith("beaten. 1.67\xa0%")
+    assert "at strength 2; the latent there" in said[SHUFFLED]
+    assert "F1 0.747 (precision 0.800, recall 0.700)" in render_sequence_study(study(with_probe=True))
     assert said["other concept"] == "not written, so nothing can be said."
     assert dict(verdicts(study(beats=False)))["no edit"].startswith("not beaten.")
     assert "false alarm" in render_sequence_study(study(with_probe=True))

@@ -30,6 +30,9 @@ from sparselight.records import ArmKind, MetricValue, SequenceArm, SequenceSteer
 HELIX_WINDOW = 19  # residues of a transmembrane helix
 ALPHA = 0.05
 CONTROLS: tuple[ArmKind, ...] = ("no edit", "random latent", "random direction", "other concept")
+SHUFFLED = "its letters shuffled"
+"""What the latent is compared with beside the arms: the sequences that it wrote, their letters in random order. Where those hit as often, composition has
+moved and nothing else."""
 SequenceBaseline = Literal["random latent", "random direction", "other concept"]
 BASELINES: tuple[SequenceBaseline, ...] = get_args(SequenceBaseline)
 ArmEdits = list[Mapping[str, EditFunction]]
@@ -138,7 +141,7 @@ def study_sequences(setting: SequenceSetting, config: SequenceSteerConfig, progr
         name=f"{setting.source}-{setting.latent}-{config.operation}-sequences", subject=setting.subject.name, site=setting.site, source=setting.source,
         latent=setting.latent, title=setting.title, operation=config.operation, reference=sample.reference(setting.latent, config.quantile),
         reference_what=f"{config.quantile:g} quantile of its activations where it fires, over {sample.n_tokens:,} residues of natural proteins",
-        goal=setting.goal.title, judge=judge, arms=arms, beats={kind: beats(arms, kind) for kind in CONTROLS}, notes=list(notes(setting, config)),
+        goal=setting.goal.title, judge=judge, arms=arms, beats={kind: beats(arms, kind) for kind in (*CONTROLS, SHUFFLED)}, notes=list(notes(setting, config)),
         settings=settings_of(setting.subject, config), seeds=list(range(config.seed, config.seed + config.n_sequences)),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), sparselight_version=__version__)
 
@@ -198,30 +201,36 @@ def with_p(arms: Sequence[SequenceArm]) -> list[SequenceArm]:
     result = []
     for arm in arms:
         own = latents.get(arm.strength, latents[min(latents)])
-        result.append(arm if arm.kind == "latent" else arm.model_copy(update={"p": fisher(own, arm)}))
+        result.append(arm if arm.kind == "latent" else arm.model_copy(update={"p": fisher(own.success, arm.success)}))
     return result
 
 
-def fisher(first: SequenceArm, second: SequenceArm) -> float:
+def fisher(first: MetricValue, second: MetricValue) -> float:
     """Two-sided p of Fisher's exact test on hits and misses."""
     from scipy.stats import fisher_exact
 
-    table = [[hits := round(arm.success.value * arm.success.n), arm.success.n - hits] for arm in (first, second)]
+    table = [[hits := round(share.value * share.n), share.n - hits] for share in (first, second)]
     return float(fisher_exact(table).pvalue)
 
 
-def beats(arms: Sequence[SequenceArm], kind: ArmKind) -> bool | None:
+def compared(arms: Sequence[SequenceArm], kind: str) -> list[tuple[SequenceArm, MetricValue, float]]:
+    """The latent's arm of each strength with the share of hits that it is compared with, and at what strength that was written (0: without an edit)."""
+    found = []
+    for own in arms:
+        if own.kind == "latent" and kind == SHUFFLED:
+            found.append((own, own.chance, own.strength))
+        elif own.kind == "latent":
+            found += [(own, other.success, other.strength) for other in arms if other.kind == kind and other.strength in (own.strength, 0.0)][:1]
+    return found
+
+
+def beats(arms: Sequence[SequenceArm], kind: str) -> bool | None:
     """Whether the latent's hits are clearly more frequent than the arm's at some strength and clearly rarer at none (p <= 0.05 / strengths)."""
-    latents = [arm for arm in arms if arm.kind == "latent"]
-    wins = losses = 0
-    for own in latents:
-        other = next((arm for arm in arms if arm.kind == kind and arm.strength in (own.strength, 0.0)), None)
-        if other is None:
-            return None
-        if fisher(own, other) <= ALPHA / len(latents):
-            wins += own.success.value > other.success.value
-            losses += own.success.value < other.success.value
-    return wins > 0 and losses == 0
+    pairs = compared(arms, kind)
+    if not pairs or len(pairs) < sum(arm.kind == "latent" for arm in arms):
+        return None
+    clear = [own.success.value - other.value for own, other, _ in pairs if fisher(own.success, other) <= ALPHA / len(pairs)]
+    return any(difference > 0 for difference in clear) and all(difference >= 0 for difference in clear)
 
 
 def notes(setting: SequenceSetting, config: SequenceSteerConfig) -> Iterator[str]:

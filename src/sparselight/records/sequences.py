@@ -73,8 +73,8 @@ class SequenceSteeringRecord(EditStudy):
     arms: list[SequenceArm]
     """Without an edit first, then by strength."""
     beats: dict[str, bool | None]
-    """Kind of arm to whether the latent's share of hits is clearly larger at one of its strengths and clearly smaller at none; None where it was not
-    measured."""
+    """Kind of arm, or `its letters shuffled`, to whether the latent's share of hits is clearly larger at one of its strengths and clearly smaller at none;
+    None where it was not measured."""
     notes: list[str] = Field(default_factory=list)
     settings: dict[str, Any]
     seeds: list[int]

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from sparselight.files import write_bytes
-from sparselight.intervene.sequence_study import fisher
+from sparselight.intervene.sequence_study import compared, fisher
 from sparselight.records import ArmKind, MetricValue, SequenceArm, SequenceSteeringRecord, WrittenSequence
 from sparselight.report.compare_marks import Look, key, shape, whisker
 from sparselight.report.html import environment
@@ -64,16 +64,14 @@ def verdicts(study: SequenceSteeringRecord) -> list[tuple[str, str]]:
     """(arm, sentence): whether the latent hits more often, with the strength that says so most clearly, or, where it does not, that of the most hits."""
     found = []
     for kind, wins in study.beats.items():
-        others = [arm for arm in study.arms if arm.kind == kind]
-        if wins is None or not others:
+        pairs = [(own, other, strength, fisher(own.success, other)) for own, other, strength in compared(study.arms, kind)]
+        if wins is None or not pairs:
             found.append((kind, "not written, so nothing can be said."))
             continue
-        pairs = [(own, other, fisher(own, other)) for own in study.of_kind("latent") for other in others if other.strength in (own.strength, 0.0)]
-        clearest = min(pairs, key=lambda pair: pair[2])
-        own, other, p = clearest if wins else max(pairs, key=lambda pair: (pair[1].success.value, pair[0].success.value))
+        own, other, strength, p = min(pairs, key=lambda pair: pair[3]) if wins else max(pairs, key=lambda pair: (pair[1].value, pair[0].success.value))
         at = f" at strength {own.strength:g}"
-        found.append((kind, f"{'beaten' if wins else 'not beaten'}. {share(other.success)}{at if other.strength else ''}; the latent "
-                      f"{'there' if other.strength else at.strip()} {share(own.success)}, p = {p:.2g}."))
+        found.append((kind, f"{'beaten' if wins else 'not beaten'}. {share(other)}{at if strength else ''}; the latent "
+                      f"{'there' if strength else at.strip()} {share(own.success)}, p = {p:.2g}."))
     return found
 
 
@@ -82,9 +80,11 @@ def judge_sentences(study: SequenceSteeringRecord) -> list[str]:
     judge = study.judge
     if judge.natural_without is None:
         return [f"Judged by {judge.what}.", f"Of natural held-out sequences of that length, {share(judge.natural)} match."]
+    precision, recall = judge.precision or 0.0, judge.recall or 0.0
+    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
     return [f"Judged by {judge.what}.", f"On natural held-out sequences of that length it finds {share(judge.natural)} of those that carry the label, and "
-            f"raises a false alarm on {share(judge.natural_without)} of those that do not. Residue by residue: AUROC {number(judge.auroc)}, precision "
-            f"{number(judge.precision)}, recall {number(judge.recall)}."]
+            f"raises a false alarm on {share(judge.natural_without)} of those that do not. Residue by residue: AUROC {number(judge.auroc)}, F1 {number(f1)} "
+            f"(precision {number(judge.precision)}, recall {number(judge.recall)})."]
 
 
 def share(value: MetricValue) -> str:
