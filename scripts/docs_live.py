@@ -7,6 +7,8 @@ def live_settings_block() -> str:
     """Every field of LiveConfig."""
     from sparselight.serve.live.config import LiveConfig
 
-    rows = [(f"`live.{name}`", "as the recipe" if field.default is None else f"{field.default:,}", field.description or "")
-            for name, field in LiveConfig.model_fields.items()]
+    def said(value: object) -> str:
+        return "as the recipe" if value is None else str(value).lower() if isinstance(value, bool) else f"{value:,}"
+
+    rows = [(f"`live.{name}`", said(field.default), field.description or "") for name, field in LiveConfig.model_fields.items()]
     return "\n".join(table(("Setting", "Default", "What it sets"), rows)).rstrip()

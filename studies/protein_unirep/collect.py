@@ -1,33 +1,76 @@
-"""Keep what `run.py` found: `python studies/protein_unirep/collect.py runs/protein_unirep`; without a folder, from the results.json that is there.
+"""Keep what was found: `python studies/protein_unirep/collect.py [--study runs/protein_unirep] [--recipe runs/protein_small]`.
 
-Writes results.json beside this file and the README's tables, with the forms of studies/protein.
+Of the study that `run.py` made results.json, of a run of recipes/protein_small.toml with its steering studies recipe.json, both beside this file; then the
+README's tables from the two files as they stand, with the forms of studies/protein.
 """
 
+import argparse
 import json
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
-from studies.common.results import fill  # noqa: E402
+from studies.common.results import fill, table  # noqa: E402
 from studies.protein import tables  # noqa: E402
-from studies.protein.collect import evaluation_rows, rounded  # noqa: E402
+from studies.protein.collect import evaluation_rows, rounded, steering_rows  # noqa: E402
 from studies.protein.tables import Rows  # noqa: E402
 
+import sparselight as sl  # noqa: E402
 from sparselight.files import write_bytes  # noqa: E402
+from sparselight.interpret import is_supported  # noqa: E402
+from sparselight.records import Card  # noqa: E402
+
+KINDS = ("signal peptide", "transmembrane region", "topological domain")
+SHOWN = 4  # cards of a kind
 
 
 def main() -> None:
-    path, readme = HERE / "results.json", HERE / "README.md"
-    if len(sys.argv) > 1:
-        keep(Path(sys.argv[1]), path)
-    found = json.loads(path.read_text(encoding="utf-8"))
-    rows: Rows = found["rows"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", type=Path)
+    parser.add_argument("--recipe", type=Path)
+    given = parser.parse_args()
+    if given.study:
+        keep(given.study, HERE / "results.json")
+    if given.recipe:
+        keep_recipe(given.recipe, HERE / "recipe.json")
+    found, recipe = (json.loads((HERE / name).read_text(encoding="utf-8")) for name in ("results.json", "recipe.json"))
+    rows, own, readme = found["rows"], recipe["rows"], HERE / "README.md"
     write_bytes(readme, fill(readme.read_text(encoding="utf-8"), {
         "signal": lambda: tables.label_table(rows, tables.SIGNAL), "helix": lambda: tables.label_table(rows, tables.HELIX),
         "association": lambda: tables.association_table(rows), "rules": lambda: tables.rules_table(rows),
+        "cards": lambda: cards_table(own), "judges": lambda: tables.judges_table(own), "steering": lambda: tables.steering_table(own),
         "settings": lambda: tables.settings_table(found["settings"])}).encode())
+
+
+def keep_recipe(run: Path, path: Path) -> None:
+    """The best cards of each kind of annotation, how many are supported, and the arms of every steering study."""
+    cards = [card for card in sl.open_run(run).cards if card.source == "base" and card.explanation and card.evidence]
+    rows: Rows = []
+    for kind in KINDS:
+        own = [card for card in cards if kind in card.explanation.label.partition("=")[0]]
+        own.sort(key=lambda card: -(card.evidence.f1.low or 0.0))
+        rows += [{"what": "card", "kind": kind, "n_supported": sum(map(is_supported, own)), **card_row(card)} for card in own[:SHOWN]]
+    for study in sorted(run.glob("steering/*/steering.json")):
+        rows += [{**row, "coder": "topk"} for row in steering_rows({}, study)]
+    head = f'{{"machine": {json.dumps(f"{platform.machine()}, {platform.system()}")}, "rows": [\n'
+    write_bytes(path, (head + ",\n".join(json.dumps(row) for row in rows) + "\n]}\n").encode())
+
+
+def card_row(card: Card) -> dict[str, Any]:
+    evidence = card.evidence
+    values = {name: getattr(evidence, name).value for name in ("f1", "precision", "recall")}
+    return rounded({"latent": card.latent, "text": card.explanation.text, "grade": card.grade, **values, "f1_low": evidence.f1.low, "f1_high": evidence.f1.high,
+                    "shuffled": evidence.control_f1.high, "fire_rate": card.fire_rate})
+
+
+def cards_table(rows: Rows) -> str:
+    """The best cards of each kind."""
+    return table(["Latent", "Explanation", "Grade", "F1 held out", "Precision", "Recall", "Shuffled labels, largest", "Fires on"], [
+        [str(row["latent"]), row["text"], row["grade"], tables.with_interval(row, "f1"), tables.shown(row["precision"]), tables.shown(row["recall"]),
+         tables.shown(row["shuffled"], 3), f"{row['fire_rate']:.2%}"] for row in tables.of(rows, "card")])
 
 
 def keep(run: Path, path: Path) -> None:
