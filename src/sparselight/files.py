@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,16 +12,20 @@ from typing import IO
 
 from sparselight.errors import RunError, StoreError
 
+_NUMBERS = itertools.count()
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path` durably, on failure it is removed.
 
+    Threads that write one file at once each have a temporary path of their own: the last to end stays, whole.
+
     Raises:
         StoreError: when the disk is full or the folder cannot be written; what stood there before stays.
     """
     make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{next(_NUMBERS)}.{os.getpid()}.tmp")
     try:
         yield temporary
         with temporary.open("rb+") as handle:

@@ -12,6 +12,7 @@ from watched import WAIT_MS, WIDE, Watched
 from worded_run import MODALITIES, PNG, hostile, make_worded_run, plain
 
 from sparselight.serve import ServeSettings
+from sparselight.serve.live.config import LiveConfig
 from sparselight.serve.running import Server
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -42,7 +43,8 @@ def browser(chromium: str) -> Iterator[Any]:
 def live(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server over a run of each modality whose model runs, `text`, `residues`, `items` and `image`; notes are allowed."""
     folder = tmp_path_factory.mktemp("live")
-    with serving([make_live_run(folder / modality, modality) for modality in MODALITIES], allow_edits=True) as origin:
+    runs = [make_live_run(folder / modality, modality) for modality in MODALITIES]
+    with serving(runs, allow_edits=True, live=LiveConfig(time_limit_s=WAIT_MS / 1000)) as origin:
         yield origin
 
 

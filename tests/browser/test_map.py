@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from watched import WIDE, Watched
+from watched import WAIT_MS, WIDE, Watched
 
 MAP = "/runs/text/map"
 IS_FINAL = "!document.querySelector('#how').textContent.includes('being made')"
@@ -61,7 +61,7 @@ class Layouts:
         if self.holds:
             self.held.append(route)
             return
-        answer = route.fetch()
+        answer = route.fetch(timeout=WAIT_MS)
         found = answer.json()
         if not self.is_ready:
             found |= {"layout": "pca", "is_final": False, "x": found["y"], "y": found["x"]}

@@ -55,6 +55,18 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_two_who_write_one_file_at_once_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with atomic_path(path) as slow:
+        slow.write_bytes(b"half of what is slow, ")
+        write_bytes(path, b"quick")
+        assert path.read_bytes() == b"quick"
+        with slow.open("ab") as handle:
+            handle.write(b"and the other half")
+    assert path.read_bytes() == b"half of what is slow, and the other half"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def _hold(folder: Path, held: "multiprocessing.synchronize.Event", done: "multiprocessing.synchronize.Event") -> None:
     with folder_lock(folder, "hold"):
         held.set()

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from sparselight.corpus import CorpusConfig, ListCorpus, corpus_record, load_corpus, source_fingerprint
-from sparselight.corpus.arrow import SpooledExamples
+from sparselight.corpus.arrow import BATCH, SpooledExamples
 from sparselight.errors import CorpusError, StoreError
+from sparselight.protocols import Example
 from sparselight.records import CorpusRecord
 
 ROWS = [{"id": f"d{number}", "text": f"{name} is text {number}", "who": f"p{number // 3}", "part": "dev" if number // 3 == 2 else "main",
@@ -98,6 +99,19 @@ def test_a_large_saved_corpus_stays_on_disk(path: Path, tmp_path: Path, monkeypa
     again = ListCorpus.load(tmp_path / "saved.parquet", "disk")
     assert isinstance(again.examples, SpooledExamples)
     assert again.fingerprint() == corpus.fingerprint()
+
+
+def test_threads_that_look_at_other_parts_of_a_corpus_on_disk_do_not_meet() -> None:
+    class Shared(SpooledExamples):
+        """Another thread comes to the last example whenever somebody has come to the first ones."""
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            if name == "_mapped" and value is not None and value[0] == 0:
+                self[len(self) - 1]
+
+    examples = [Example(f"d{number}", f"text {number}", "g") for number in range(BATCH + 9)]
+    assert Shared.write(examples)[3] == examples[3]
 
 
 def test_memory_does_not_grow_with_the_text(tmp_path: Path) -> None:

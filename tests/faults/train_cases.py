@@ -15,7 +15,6 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
 from planted import OUT_SITE, SITE, SUBJECT, MemoryStore
 
-from sparselight.files import write_bytes
 from sparselight.protocols import Progress, no_progress
 from sparselight.sae import ARCHITECTURES
 from sparselight.train import TrainConfig, train_many, train_sae
@@ -89,7 +88,8 @@ def serve() -> None:
         if child == 0:
             changes = {"checkpoint_every_s": 0.005, **({} if case == "many" else {"n_tokens": 120 * 32})}
             try:
-                write_bytes(Path(folder) / "hash", CASES[case](Path(folder), changes, no_progress).encode())
+                made = CASES[case](Path(folder), changes, no_progress)
+                (Path(folder) / "hash").write_text(made)  # a kill leaves nothing beside it, and it is read after the end alone
             except BaseException as err:
                 print(err, file=sys.stderr, flush=True)
                 os._exit(1)

@@ -1,5 +1,7 @@
 """The catalogue of a run: made of what the stages left, kept up to date, never at the cost of what was added."""
 
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -7,8 +9,9 @@ from explained_run import card_of, make_run, redo
 
 from sparselight.errors import RunError
 from sparselight.interpret import Catalogue
+from sparselight.pipeline import explaining
 from sparselight.pipeline.explaining import run_catalogue
-from sparselight.records import Explanation
+from sparselight.records import Explanation, RunRecord
 
 
 def llm(text):
@@ -48,6 +51,22 @@ def test_what_was_added_stays_when_a_stage_is_redone_and_goes_with_the_weights(t
     assert len(last.edits("base", 0)) == 1
 
 
+def test_who_read_the_record_first_does_not_bring_old_cards_back(tmp_path, monkeypatch):
+    run, load, others = make_run(tmp_path), RunRecord.load, list[Future]()
+    with ThreadPoolExecutor(1) as pool:
+        def then_redone(path):
+            record = load(path)
+            monkeypatch.setattr(explaining.RunRecord, "load", load)
+            redo(run, "explain", "explain-2", [card_of("base", 0, "new"), card_of("base", 1), card_of("residual", 0)])
+            others.append(pool.submit(run_catalogue, run))
+            wait(others, timeout=0.5)  # it overtakes, if it can
+            return record
+
+        monkeypatch.setattr(explaining.RunRecord, "load", then_redone)
+        run_catalogue(run)
+        assert others[0].result().card("base", 0).explanation.text == "new"
+
+
 def test_a_damaged_catalogue_of_the_run_is_made_anew(tmp_path):
     run = make_run(tmp_path)
     (run / "catalogue.duckdb").write_bytes(b"no database" * 1000)
@@ -55,8 +74,6 @@ def test_a_damaged_catalogue_of_the_run_is_made_anew(tmp_path):
 
 
 def test_of_a_folder_that_cannot_be_written_the_stages_own_is_opened(tmp_path, monkeypatch):
-    from sparselight.pipeline import explaining
-
     def refuse(**_settings):
         raise PermissionError("read-only")
 

@@ -7,6 +7,7 @@ import torch
 
 import sparselight as sl
 from sparselight.errors import ConfigError, RunError
+from sparselight.pipeline import opened
 from sparselight.pipeline.recipe import load_recipe
 from sparselight.protocols import Example
 from sparselight.records import Edit, EditSet, RunRecord, SaeRecord, StageRecord
@@ -62,6 +63,19 @@ def test_what_a_run_has(run) -> None:
     assert "resid_post.2" in repr(run)
     with pytest.raises(RunError, match="explain is not finished"):
         run.catalogue  # noqa: B018
+
+
+def test_threads_that_ask_for_an_sae_at_once_get_the_same(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, load, first = sl.open_run(run_folder), opened.load_sae, []
+
+    def load_late(folder: Path) -> Sae:
+        if not first:
+            first.append(None)
+            first[0] = run.sae("base")  # another thread, which is quicker
+        return load(folder)
+
+    monkeypatch.setattr(opened, "load_sae", load_late)
+    assert run.sae("base") is first[0] is run.sae("base")
 
 
 def test_an_edit_is_measured_entered_saved_and_done_again(run, run_folder, tmp_path) -> None:

@@ -1,20 +1,27 @@
 """The map of features and two SAEs side by side: known layouts and matchings, the same on every call, within the run folder."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from live_run import make_live_run
+from live_run import make_live_run, sae_of
 from numpy.linalg import norm
 
 from sparselight.errors import SaeError, SparselightError
+from sparselight.records import RunRecord, SaeRecord, StageRecord
+from sparselight.sae import load_sae
+from sparselight.sae.disk import save_sae
 from sparselight.serve.data import map as maps
 from sparselight.serve.data import pairing
 from sparselight.serve.data.compare import Comparisons
 from sparselight.serve.data.map import Maps, between, layout, principal, to_square, unit_rows
 from sparselight.serve.data.pairing import assigned, largest_cosines, make_pairs, most_latents, nearest_first
 from sparselight.serve.data.served import ServedRun
+
+WAIT_S = 600.0
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +64,52 @@ def test_few_features_have_a_map_too(n) -> None:
 
 
 def test_the_map_of_a_run_is_kept_in_it(run, connect) -> None:
-    first = Maps().of(run, "base")
+    waiting = Maps()
+    with waiting._one_at_a_time:  # what is laid out in the background does not begin yet
+        first = waiting.of(run, "base")
     assert first.layout == "pca" and not first.is_final and len(first.latent) == len(first.x) == len(first.text) == 48
-    final = Maps().of(run, "base", wait_s=60)
+    final = Maps().of(run, "base", wait_s=WAIT_S)
     assert final.is_final and final.layout == "tsne" and final.n_left_out == 0
     kept = list((run.folder / "explorer").glob("map-base-*.parquet"))
     assert len(kept) == 1 and Maps().of(ServedRun("other", run.folder), "base") == final
     kept[0].write_bytes(b"damaged")
-    assert Maps().of(ServedRun("other", run.folder), "base", wait_s=60).x == final.x
+    assert Maps().of(ServedRun("other", run.folder), "base", wait_s=WAIT_S).x == final.x
     client = connect(run.folder)
     assert client.get("/api/runs/items/map", params={"source": "base"}).json()["latent"] == list(range(48))
     for source in ("nope", "base'; DROP TABLE cards; --", "../train"):
         assert client.get("/api/runs/items/map", params={"source": source}).status_code == 404
+
+
+def train_again(run: ServedRun) -> None:
+    """Another SAE in the place of the base SAE, as the run tells it; the folder of the first stays."""
+    record = RunRecord.load(run.folder / "run.json")
+    old, new = run.folder / record.stages["train"], run.folder / "train-again"
+    shutil.copytree(old, new)
+    sae, told = load_sae(old / "sae"), SaeRecord.load(old / "sae" / "sparselight.json")
+    sae.W_dec.copy_(sae_of(sae.d_in, sae.n_latents, seed=7).W_dec)
+    save_sae(sae, told, new / "sae")
+    stage = StageRecord.load(old / "record.json")
+    stage.model_copy(update={"summary": {**stage.summary, "weights": sae.weights_hash()}}).save(new / "record.json")
+    record.model_copy(update={"stages": {**record.stages, "train": new.name}}).save(run.folder / "run.json")
+
+
+@pytest.mark.parametrize("look", [
+    lambda run: Maps().of(run, "base", WAIT_S).x, lambda run: Comparisons().compare(run, "base", run, "residual").cosines,
+], ids=["map", "comparison"])
+def test_an_sae_that_is_trained_again_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: Callable[[ServedRun], list[float]]) -> None:
+    """What was made of the old weights never stands for the new ones: neither in memory nor in the run folder."""
+    run, find = ServedRun("run", make_live_run(tmp_path / "items", "items")), ServedRun.weights
+
+    def then_trained_again(self: ServedRun, source: str) -> Path | None:
+        found = find(self, source)
+        monkeypatch.undo()
+        train_again(run)
+        return found
+
+    monkeypatch.setattr(ServedRun, "weights", then_trained_again)
+    before, after = look(run), look(run)
+    shutil.rmtree(run.folder / "explorer", ignore_errors=True)
+    assert after == look(ServedRun("fresh", run.folder)) != before
 
 
 def test_a_rotated_copy_matches_only_where_it_was_not_rotated() -> None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from worded_run import make_worded_run, plain
 
+from sparselight.errors import SparselightError
 from sparselight.interpret import Catalogue
 from sparselight.interpret.catalogue import write_catalogue
 from sparselight.records import Explanation
@@ -27,6 +28,7 @@ from sparselight.serve.data.features import feature_list
 from sparselight.serve.data.peaks import read_peaks, shown_token
 from sparselight.serve.data.served import Runs, ServedRun
 from sparselight.serve.models import FeatureQuery
+from sparselight.serve.settings import NotFoundError
 
 TEXTS = ("kind", "1", "w", "\n", "nowhere", "1\n", "=", "-", "Ä", "%", "\ud800", "word 1", "12")
 
@@ -149,6 +151,52 @@ def test_a_catalogue_replaced_in_the_middle_of_a_list(data: ExplorerData, monkey
 
     monkeypatch.setattr(data, part, then_replaced)
     assert all(row.peak_tokens == peaks[row.source, row.latent] for row in data.features("run", limit=500).rows)
+
+
+@pytest.mark.parametrize("last", [1, 2])
+def test_a_catalogue_replaced_in_the_middle_of_a_card(data: ExplorerData, monkeypatch: pytest.MonkeyPatch, last: int) -> None:
+    path, read, times = data.runs["run"].catalogue().path, data.columns, itertools.count(1)
+    few = Catalogue(path).cards()[7:12]
+
+    def then_replaced(run: Any) -> Any:
+        found = read(run)
+        if next(times) == last:
+            write_catalogue(iter([[card.model_copy(update={"neighbours": []}) for card in few]]), path.parent)
+        return found
+
+    before = data.feature("run", "base", 8)
+    monkeypatch.setattr(data, "columns", then_replaced)
+    shown = [data.feature("run", "base", 8) for _ in range(last)]
+    monkeypatch.undo()
+    after = data.feature("run", "base", 8)
+    assert (before.previous, before.next, before.neighbours) != (after.previous, after.next, after.neighbours)
+    assert shown == [before, after][-last:]
+    with pytest.raises(SparselightError, match="feature"):
+        data.feature("run", "base", 1)
+
+
+def test_a_card_that_goes_while_it_is_looked_for_is_not_there(data: ExplorerData, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, read = data.runs["run"].catalogue().path, data.columns
+    few = Catalogue(path).cards()[7:12]
+
+    def then_replaced(run: Any) -> Any:
+        found = read(run)
+        monkeypatch.undo()
+        write_catalogue(iter([few]), path.parent)
+        return found
+
+    monkeypatch.setattr(data, "columns", then_replaced)
+    with pytest.raises(NotFoundError):
+        data.feature("run", "base", 1)
+
+
+def test_warming_a_run_that_is_taken_away_harms_nothing(data: ExplorerData, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: Any) -> Any:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(explorer_module.overviews, "overview", gone)
+    monkeypatch.setattr(data, "_peaks", gone)
+    data.warm()
 
 
 def test_a_reader_ends_with_the_file_it_began_with(plain_run: Path, tmp_path: Path) -> None:

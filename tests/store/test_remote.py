@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import uuid
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,6 +112,27 @@ def test_the_cache_evicts_what_was_used_longest_ago(tmp_path, monkeypatch):
     kept = {path.name for path in (tmp_path / "shared" / "files").iterdir()}
     assert {shard.sha256 for shard in two.manifest.shards} <= kept
     assert not {shard.sha256 for shard in one.manifest.shards} <= kept
+
+
+def test_a_file_that_another_process_evicts_is_fetched_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPARSELIGHT_CACHE", str(tmp_path / "cache"))
+    store = make_store(f"memory://evicted/{uuid.uuid4().hex}", toy_examples(10))
+    (tmp_path / "shared" / "files").mkdir(parents=True)
+    (tmp_path / "shared" / "files" / "another").write_bytes(b"x")
+    stat, gone = Path.stat, list[Path]()
+
+    def then_evicted(path, **settings):
+        """Gone the first time that somebody looks."""
+        if path.parent == tmp_path / "shared" / "files" and not path.name.startswith(".") and path not in gone:
+            gone.append(path)
+            path.unlink(missing_ok=True)
+        return stat(path, **settings)
+
+    monkeypatch.setattr(Path, "stat", then_evicted)
+    for _ in range(2):
+        read = FolderStore.open(store.location, cache=FileCache(tmp_path / "shared")).read(np.arange(store.n_tokens), SITES[0])
+        assert torch.equal(read, store.read(np.arange(store.n_tokens), SITES[0]))
+    assert gone
 
 
 def test_an_interrupted_harvest_goes_on_where_it_stopped(url, tmp_path):

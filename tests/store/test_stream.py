@@ -1,4 +1,5 @@
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from toy_subject import ToySubject, toy_examples
 from sparselight.errors import StoreError
 from sparselight.kernels.rows import available
 from sparselight.store import HarvestConfig, Permutation, RowStream, harvest
+from sparselight.store.stream import _BatchMemory
 
 
 class ArrayStore:
@@ -104,12 +106,15 @@ def store(tmp_path):
     return harvest(ToySubject(), toy_examples(60), ["resid_post.1"], tmp_path, config, "c")
 
 
+@pytest.fixture
 def stream_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("row-stream")]
+    """The threads of this test's streams; that of an earlier one may still be ending."""
+    others = set(threading.enumerate())
+    return lambda: [thread for thread in threading.enumerate() if thread.name.startswith("row-stream") and thread not in others]
 
 
 @pytest.mark.parametrize("prefetch_bytes", [1, 4 * 2 * 16 * 12 * 4, 1 << 25])
-def test_reading_ahead_changes_no_batch(store, prefetch_bytes):
+def test_reading_ahead_changes_no_batch(store, stream_threads, prefetch_bytes):
     plain = RowStream(store, "resid_post.1", None, 16, 5, prefetch_bytes=0)
     with RowStream(store, "resid_post.1", None, 16, 5, prefetch_bytes=prefetch_bytes) as ahead:
         for step in [*range(40), *range(7, 30), 3, 4, 5, 1000, 1001, 1002, 2, 2, *range(3, 20)]:
@@ -133,7 +138,23 @@ def test_a_batch_is_the_callers_own(store):
         assert stream.batch(1).data_ptr() % 64 == 0
 
 
-def test_a_stream_that_is_let_go_of_ends_its_thread(store):
+def test_two_who_take_memory_at_once_get_each_their_own(monkeypatch):
+    memory, lend, others, is_second = _BatchMemory(2, 3, 4), _BatchMemory._lend, list[Future](), threading.Event()
+    memory.get()  # and let go of: it is free
+    with ThreadPoolExecutor(1) as pool:
+        def lend_late(self, number, own):
+            if not is_second.is_set():
+                is_second.set()
+                others.append(pool.submit(memory.get))
+                wait(others, timeout=0.5)  # it comes in between, if it can
+            return lend(self, number, own)
+
+        monkeypatch.setattr(_BatchMemory, "_lend", lend_late)
+        one, other = memory.get(), others[0].result()
+    assert one.data_ptr() != other.data_ptr()
+
+
+def test_a_stream_that_is_let_go_of_ends_its_thread(store, stream_threads):
     stream = RowStream(store, "resid_post.1", None, 16, 5)
     for step in range(5):
         stream.batch(step)

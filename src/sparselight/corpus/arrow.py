@@ -98,9 +98,10 @@ class SpooledExamples(Sequence[Example]):
             return SpooledExamples(self._file, self._index[index], self._groups, self.has_images)
         row = int(self._index[index])
         number, offset = divmod(row, BATCH)
-        if self._mapped is None or self._mapped[0] != number:
-            self._mapped = (number, self._file.get_batch(number))
-        batch = self._mapped[1]
+        mapped = self._mapped  # looked at once: another thread may ask for another batch meanwhile
+        if mapped is None or mapped[0] != number:
+            mapped = self._mapped = (number, self._file.get_batch(number))
+        batch = mapped[1]
         fields = {name: batch.column(position)[offset].as_py() for position, name in enumerate(IMAGES_SCHEMA.names)}
         if row in self._groups:
             fields["group"] = self._groups[row]

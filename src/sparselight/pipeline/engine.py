@@ -80,9 +80,9 @@ def stage_hash(stage: Stage, records: Mapping[str, StageRecord]) -> str:
 
 @cache
 def source_hash(package: str) -> str:
-    """SHA-256 over the files of a package of sparselight, compiled ones left out."""
+    """SHA-256 over the files of a package of sparselight; compiled ones, which another process may be writing, are left out."""
     root, digest = Path(str(resources.files("sparselight"))) / package, hashlib.sha256()
-    for path in sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"):
+    for path in sorted(path for path in root.rglob("*") if "__pycache__" not in path.parts and path.is_file() and path.suffix != ".pyc"):
         digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -129,13 +129,12 @@ def run_catalogue(run: str | Path) -> Catalogue:
         RunError: when it is no run folder, or its stage explain is not finished.
     """
     run = Path(run)
-    record = RunRecord.load(run / "run.json")
-    if "explain" not in record.stages:
-        raise RunError(asked=f"open the catalogue of {run}", why="its stage explain is not finished",
-                       instead=f"run its recipe with --out {run} --until explain")
-    path, origin = run / FILE_NAME, _origin(run, record)
-    with _MAKING:
-        return _up_to_date(run, record, origin, path)
+    with _MAKING:  # the record is read inside: whoever waited makes it of the stages as they are then
+        record = RunRecord.load(run / "run.json")
+        if "explain" not in record.stages:
+            raise RunError(asked=f"open the catalogue of {run}", why="its stage explain is not finished",
+                           instead=f"run its recipe with --out {run} --until explain")
+        return _up_to_date(run, record, _origin(run, record), run / FILE_NAME)
 
 
 def _up_to_date(run: Path, record: RunRecord, origin: dict[str, str], path: Path) -> Catalogue:

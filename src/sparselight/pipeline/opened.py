@@ -87,7 +87,7 @@ class OpenRun:
         if name not in self.sources:
             raise RunError(asked=f"use the SAE {name!r} of {self.folder}", why="the run has none of that name", instead=nearest(name, self.sources))
         if name not in self._saes:
-            self._saes[name] = load_sae(self._sae_folder(name))
+            self._saes.setdefault(name, load_sae(self._sae_folder(name)))  # of two threads both get the first one's
         return self._saes[name]
 
     @cached_property

@@ -151,10 +151,11 @@ class FileCache:
 
     def _get(self, remote: Remote, name: str, sha256: str, n_bytes: int) -> Path | None:
         path = self.folder / sha256
-        if path.exists() and path.stat().st_size == n_bytes:
-            os.utime(path)
-            self._used.add(sha256)
-            return path
+        with contextlib.suppress(FileNotFoundError):  # another process makes room whenever it needs some
+            if path.stat().st_size == n_bytes:
+                os.utime(path)
+                self._used.add(sha256)
+                return path
         if not self._make_room(n_bytes):
             return None
         remote.get(name, path)
@@ -172,7 +173,11 @@ class FileCache:
         for leftover in self.folder.glob(".*.tmp"):
             if not _is_alive(leftover.name.split(".")[-2]):
                 leftover.unlink(missing_ok=True)
-        files = sorted(((path.stat(), path) for path in self.folder.iterdir() if not path.name.startswith(".")), key=lambda item: item[0].st_mtime_ns)
+        files = []
+        for path in self.folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                files += [(path.stat(), path)] if not path.name.startswith(".") else []
+        files.sort(key=lambda item: item[0].st_mtime_ns)
         total = sum(stat.st_size for stat, _ in files)
         idle = [(stat.st_size, path) for stat, path in files if path.name not in self._used]
         if n_bytes > self.max_bytes - total + sum(size for size, _ in idle):

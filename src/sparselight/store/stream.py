@@ -7,6 +7,7 @@ read, never which. Refuses: fewer rows than one batch.
 """
 
 import hashlib
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -108,21 +109,26 @@ def epoch_seed(seed: int, epoch: int) -> int:
 
 
 class _BatchMemory:
-    """Memory for batches, used again once nobody holds the batch: fresh memory costs as much as filling it."""
+    """Memory for batches, used again once nobody holds the batch: fresh memory costs as much as filling it.
+
+    Who reads ahead and who asks may want some at the same time; no two get the same.
+    """
 
     def __init__(self, n_rows: int, d_in: int, max_kept: int):
         self.shape, self.max_kept = (n_rows, d_in), max_kept
         self._kept: list[tuple[np.ndarray, weakref.ref[np.ndarray]]] = []
+        self._lock = threading.Lock()
 
     def get(self) -> Float[Tensor, "row d_in"]:
-        for number, (memory, in_use) in enumerate(self._kept):
-            if in_use() is None:
-                return self._lend(number, memory)
-        if len(self._kept) >= self.max_kept:
-            return torch.empty(self.shape)
-        memory = np.empty(self.shape[0] * self.shape[1] * 4 + ALIGN_BYTES, np.uint8)
-        self._kept.append((memory, weakref.ref(memory)))
-        return self._lend(len(self._kept) - 1, memory)
+        with self._lock:
+            for number, (memory, in_use) in enumerate(self._kept):
+                if in_use() is None:
+                    return self._lend(number, memory)
+            if len(self._kept) >= self.max_kept:
+                return torch.empty(self.shape)
+            memory = np.empty(self.shape[0] * self.shape[1] * 4 + ALIGN_BYTES, np.uint8)
+            self._kept.append((memory, weakref.ref(memory)))
+            return self._lend(len(self._kept) - 1, memory)
 
     def _lend(self, number: int, memory: np.ndarray) -> Float[Tensor, "row d_in"]:
         """A tensor over the memory. It keeps `view` alive, and so do its own views: when that is gone, all of them are."""

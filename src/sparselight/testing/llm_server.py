@@ -82,8 +82,10 @@ class LlmServer:
     """Bodies of all requests, in the order of arrival."""
     headers: list[dict[str, str]] = field(default_factory=list)
     answered: Counter[str] = field(default_factory=Counter)
-    """How often each conversation got an answer with status 200 that was sent whole."""
+    """How often each conversation got an answer with status 200 that was sent whole; who has the answer finds it counted."""
     most_at_once: int = 0
+    n_open: int = 0
+    """Connections that are open. Without one, nothing of a client that was killed is still to come."""
     url: str = ""
 
     def __enter__(self) -> Self:
@@ -118,9 +120,14 @@ class LlmServer:
         with self._lock:
             self._n_now -= 1
 
-    def count(self, body: dict[str, Any]) -> None:
+    def opened(self, by: int) -> None:
         with self._lock:
-            self.answered[json.dumps(body["messages"], sort_keys=True)] += 1
+            self.n_open += by
+
+    def count(self, body: dict[str, Any], by: int) -> None:
+        with self._lock:
+            self.answered[json.dumps(body["messages"], sort_keys=True)] += by
+            self.answered = +self.answered  # without what was taken back
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -130,8 +137,12 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def handle(self) -> None:
-        with contextlib.suppress(ConnectionResetError, BrokenPipeError):  # a client that has given up
-            super().handle()
+        self.owner.opened(1)
+        try:
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):  # a client that has given up
+                super().handle()
+        finally:
+            self.owner.opened(-1)
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing."""
@@ -213,8 +224,12 @@ class Handler(BaseHTTPRequestHandler):
             self._raw(content[: len(content) // 2], n_bytes=len(content))
             self.close_connection = True
             return
-        self._raw(content)
-        self.owner.count(body)
+        self.owner.count(body, 1)
+        try:
+            self._raw(content)
+        except OSError:
+            self.owner.count(body, -1)
+            raise
 
     def _error(self, status: int, message: str) -> None:
         self._send(status, {"error": {"message": message, "type": "error"}})

@@ -162,7 +162,8 @@ class Comparisons:
 
 
 def _side(run: ServedRun, source: str) -> Side:
-    weights, catalogue = run.weights(source), run.catalogue()
+    catalogue, stamp = run.catalogue(), run.stamp()  # asked for before the weights: a run that is done again leaves none of the old ones under a new stamp
+    weights = run.weights(source)
     if weights is None or source not in catalogue.sources():
         raise run.missing(f"compare {source[:80]!r}")
 
@@ -173,7 +174,7 @@ def _side(run: ServedRun, source: str) -> Side:
         directions = unit_rows(decoder[np.array(columns["latent"], dtype=np.int64)])
         return Side(hashlib.sha256(directions.tobytes()).hexdigest(), columns, directions, table.num_rows - len(kept))
 
-    return run.kept(f"side {source}", run.stamp(), read)
+    return run.kept(f"side {source}", stamp, read)
 
 
 def _notes(same_subject: bool, is_exact: bool, sides: Sequence[tuple[str, Side]]) -> list[str]:

@@ -8,7 +8,7 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -31,6 +31,7 @@ MOST_CARDS = 128
 FEW_CONTEXTS = 400_000
 """Up to so many contexts the peak tokens of lists are read at once, above it beside everything else."""
 Notes = Callable[[ServedRun, str, int], Sequence[NoteView]]
+T = TypeVar("T")
 
 
 class ExplorerData:
@@ -102,13 +103,16 @@ class ExplorerData:
             NotFoundError: when it has no card.
         """
         served = self.runs[run]
-        columns, notes = self.columns(served), [] if self._notes is None else list(self._notes(served, source, latent))
-        key = (run, source, latent, columns.serial, served.studies_stamp(), tuple(note.id for note in notes))
+        return self._of_one_state(served, lambda: self._feature(served, source, latent))
+
+    def _feature(self, run: ServedRun, source: str, latent: int) -> FeatureCard:
+        columns, notes = self.columns(run), [] if self._notes is None else list(self._notes(run, source, latent))
+        key = (run.id, source, latent, columns.serial, run.studies_stamp(), tuple(note.id for note in notes))
         with self._lock:
             if key in self._cards:
                 self._cards.move_to_end(key)
                 return self._cards[key]
-        made = cards.feature_card(served, columns, source, latent, notes)
+        made = cards.feature_card(run, columns, source, latent, notes)
         with self._lock:
             self._cards[key] = made
             while len(self._cards) > MOST_CARDS:
@@ -131,10 +135,10 @@ class ExplorerData:
     def warm(self) -> None:
         """Read what every page needs, so that the first one is quick; what cannot be read is told when it is asked for."""
         for run in self.runs:
-            with contextlib.suppress(SparselightError):
+            with contextlib.suppress(SparselightError, OSError):
                 self.overview(run)
         for run in self.runs.values():
-            with contextlib.suppress(SparselightError):
+            with contextlib.suppress(SparselightError, OSError):
                 self.columns(run).prepare()
                 self._peaks(run)
 
@@ -147,10 +151,19 @@ class ExplorerData:
             return None, problem_of(err, run)
 
     def _listed(self, run: ServedRun) -> tuple[Columns, Peaks | None]:
-        """Columns and peak tokens of one state of the catalogue: rows of one mean nothing in the other."""
+        """Columns and peak tokens; rows of one state of the catalogue mean nothing in another."""
+        return self._of_one_state(run, lambda: (self.columns(run), self._peaks(run)))
+
+    def _of_one_state(self, run: ServedRun, read: Callable[[], T]) -> T:
+        """What is read in several parts, read again where the catalogue was replaced meanwhile."""
         while True:
             stamp = run.catalogue_stamp()
-            found = self.columns(run), self._peaks(run)
+            try:
+                found = read()
+            except SparselightError:
+                if run.catalogue_stamp() == stamp:
+                    raise
+                continue
             if run.catalogue_stamp() == stamp:
                 return found
 

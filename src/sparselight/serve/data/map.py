@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict
 
-from sparselight.errors import StoreError
+from sparselight.errors import RunError, StoreError
 from sparselight.files import atomic_path
 from sparselight.interpret.renderers import visible
+from sparselight.records import StageRecord
 from sparselight.report.svg import shorten
 from sparselight.sae import load_sae
 from sparselight.serve.data.served import ServedRun
@@ -88,7 +89,7 @@ class Maps:
         stamp = run.catalogue_stamp()  # asked for before anything is read: what is kept under it is never older
         columns = run.kept(f"columns of the map of {source}", stamp, lambda: catalogue.sql(QUERY.format(source)).to_pydict())
         latents = np.array(columns["latent"], dtype=np.int64)
-        key = _key(run, source, weights, latents)
+        key = _key(weights, latents)
         path = run.folder / FOLDER / f"map-{source}-{key}.parquet"
         final = self._final(key, path, latents)
         if final is None:
@@ -203,10 +204,12 @@ def to_square(xy: Sequence[Sequence[float]] | Float[np.ndarray, "latent 2"]) -> 
     return (points - (low + high) / 2) / (size if size > 0 else 1.0) + 0.5
 
 
-def _key(run: ServedRun, source: str, weights: Path, latents: Int[np.ndarray, " latent"]) -> str:
-    """What a layout is made of: weights, features, and how."""
-    stage = run.stage({"base": "train", "residual": "residual"}.get(source, ""))
-    known = str(stage.summary.get("weights") or "") if stage is not None else ""
+def _key(weights: Path, latents: Int[np.ndarray, " latent"]) -> str:
+    """What a layout is made of: weights, features, and how. The hash of the weights is of the stage that made these, whatever the run has by now."""
+    try:
+        known = str(StageRecord.load(weights.parent / "record.json").summary.get("weights") or "")
+    except RunError:
+        known = ""
     digest = hashlib.sha256(f"{VERSION} {SEED} {LANDMARKS} {N_ITERATIONS} {known or load_sae(weights).weights_hash()}".encode())
     digest.update(latents.tobytes())
     return digest.hexdigest()[:12]

@@ -105,6 +105,7 @@ const isDescending = () => (state.descending === "" ? isBestDescending(state.sor
 
 /** Orders by a column, the best first; by the same column again, the other way round. */
 function order(key) {
+  readForm(); // what was typed just now is not taken up yet
   const isTurned = key === state.sort && isDescending() === isBestDescending(key);
   state = { ...state, sort: key, descending: isTurned ? String(!isBestDescending(key)) : "", offset: 0 };
   fillForm();
