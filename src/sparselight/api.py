@@ -66,7 +66,10 @@ def __getattr__(name: str) -> Any:
 
 
 def load_subject(source: str = "demo", **settings: Any) -> HuggingFaceSubject:
-    """Load the model under study: `demo`, a Hugging Face name, or a folder. Settings are those of `subject` in a recipe."""
+    """Load the model under study: `demo`, a Hugging Face name, a folder, or with kind="module" what a function returns (`FILE.py:FUNCTION`).
+
+    Settings are those of `subject` in a recipe.
+    """
     from sparselight.subjects import SubjectConfig
     from sparselight.subjects import load_subject as load
 

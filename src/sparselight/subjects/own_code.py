@@ -6,13 +6,12 @@ only Hugging Face models know, results that are no subjects.
 """
 
 import ast
-import contextlib
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -100,24 +99,15 @@ def _run_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickles look it up there
+    sys.modules[name] = module  # dataclasses and pickle look it up there
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
     try:
-        with _beside(path.parent):
-            spec.loader.exec_module(module)
+        spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
     return module
-
-
-@contextlib.contextmanager
-def _beside(folder: Path) -> Iterator[None]:
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):
-            sys.path.remove(str(folder))
 
 
 def _function(module: ModuleType, name: str, asked: str) -> Callable[..., Any]:
