@@ -114,7 +114,7 @@ def test_whoever_asks_for_text_gets_it() -> None:
 
 @pytest.mark.parametrize(("settings", "text", "why"), [
     ({"continues": False}, "ab", "has none"),
-    ({"predict": None}, "ab", "has none"),
+    ({"predict": None}, "ab", "made without predict="),
     ({}, "", "no token stands before"),
     ({"token_text": lambda _number: "ab"}, "ab", "does not read as the token"),
     ({"token_text": lambda number: LETTERS[(number + 1) % 9]}, "ab", "does not read as the token"),

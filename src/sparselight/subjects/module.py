@@ -44,7 +44,7 @@ class ModuleSubject:
         context_tokens: longest row that prepare makes, in positions; records say it. By default that of the probe.
 
     Raises:
-        SubjectError: when prepare's batches do not fit together, or no module holds one vector a position.
+        SubjectError: when prepare's batches do not fit together, no module holds one vector a position, or `continues` is said without `predict`.
     """
 
     kind = "module"
@@ -62,6 +62,8 @@ class ModuleSubject:
         self.device = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))
         self._prepare, self._token_text, self._predict, self._loss = prepare, token_text, predict, loss
         self.continues, self._stop_ids = continues, frozenset(stop_ids)
+        if continues and predict is None:
+            raise SubjectError(asked=f"let the module {name!r} continue texts", why="it was made without predict=", instead="give predict= to ModuleSubject")
         batch = self.prepare(probe)
         self._policy = TokenPolicy(prepend_bos=False, context_tokens=context_tokens or batch.counts.shape[1])
         self._probe = Probe(lambda: self._forward(batch), (len(batch.counts), batch.counts.shape[1]))
@@ -161,7 +163,7 @@ class ModuleSubject:
         Raises:
             SubjectError: when nothing says what comes next (`continues`); when edits or seeds are not one a row.
         """
-        if not self.continues or self._predict is None:
+        if not self.continues:
             raise self._has_no("continuation of a text", "give predict= and continues=True to ModuleSubject where it predicts the next token")
         check_generation(len(texts), n_tokens, edits, temperature, seeds)
         examples = [text if isinstance(text, Example) else Example(f"prompt {number}", text, f"prompt {number}") for number, text in enumerate(texts)]
