@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sparselight.errors import SubjectError
 from sparselight.protocols import Example
 from sparselight.subjects import ModuleSubject
 from sparselight.subjects.unirep import LETTERS, OTHER, START, unirep
@@ -42,6 +43,13 @@ def test_hidden_states_are_those_of_the_formulas(subject: ModuleSubject, weights
         x = slow(x, own)
         assert np.allclose(got[f"layers.{layer}:output"][: len(text)], x[1:], atol=1e-5)
         assert np.allclose(got[f"layers.{layer}:output"][len(text):], x[1:3], atol=1e-5)  # it reads from left to right
+
+
+def test_a_protein_of_any_length_is_one_row(subject: ModuleSubject) -> None:
+    assert subject.n_tokens([Example("long", "MKTAYIAK" * 300, "long")]) == [2400]
+    assert subject.ref().token_policy.context_tokens > 40_000
+    with pytest.raises(SubjectError, match=r"FileNotFoundError"):
+        unirep("nowhere/model_weights.npz")
 
 
 def test_predictions_are_those_of_the_next_residue(subject: ModuleSubject, weights: Path) -> None:

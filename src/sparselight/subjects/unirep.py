@@ -27,6 +27,7 @@ from sparselight.subjects.module import ModuleSubject
 LETTERS = "-MRHKDESTNQCUGPAVIFYWLO"  # numbers 0 to 22 of the vocabulary; 23 is any other letter, 24 the start, 25 the end
 OTHER, START, END = 23, 24, 25
 IMPOSSIBLE = -1e9
+LONGEST = 1 << 16  # a recurrent model has no limit of its own; no known protein is longer
 NUMBER = torch.full((128,), OTHER)
 for _number, _letter in enumerate(LETTERS):
     NUMBER[ord(_letter)] = _number
@@ -124,7 +125,7 @@ def unirep(weights: str | Path, device: str | torch.device = "cpu") -> ModuleSub
         raise SubjectError(asked=f"load UniRep from {at_home(str(weights))}", why=f"{type(err).__name__}: {first_line(err)}", instead=instead) from None
     probe = [Example("a", "MKTAYIAKQR", "a"), Example("b", "MLSRAVCGTSRQLAPVLG", "b")]
     return ModuleSubject(model, prepare, name=f"UniRep-{model.head.in_features}", version="2", probe=probe, token_text=letter, predict=next_logits, loss=nats,
-                         continues=True, stop_ids=(END,))
+                         context_tokens=LONGEST, continues=True, stop_ids=(END,))
 
 
 def letter(number: int) -> str:
