@@ -35,7 +35,7 @@ Claim = tuple[str, str, str]
 
 def claims_table(rows: Rows) -> str:
     """Claim, what was found, verdict."""
-    found = [*better_than_controls(rows), *label_claims(rows), *rule_claims(rows), *steering_claims(rows)]
+    found = [*better_than_controls(rows), *label_claims(rows), *rule_claims(rows), *steering_claims(rows), *not_steered(rows)]
     return table(["Claim", "Found", "Verdict"], [list(claim) for claim in found])
 
 
@@ -73,7 +73,8 @@ def label_claims(rows: Rows) -> list[Claim]:
         there = "holds" if own["f1_low"] >= FOUND else "does not hold" if own["f1_high"] < FOUND else "not shown"
         found.append((f"A latent stands for {name} (F1 of {FOUND} or more)",
                       f"{NAMES[own['coder']]} at layer {own['layer']}: {with_interval(own, 'f1')}, shuffled labels {shown(own['null_f1_max'])}", there))
-        rivals: list[tuple[str, dict[str, Any] | None]] = [(f"the best of {len(CONTROLS)} controls", best_of(rows, CONTROLS, label))]
+        n_controls = sum(coder in coders(rows) for coder in CONTROLS)
+        rivals: list[tuple[str, dict[str, Any] | None]] = [(f"the best of {n_controls} controls", best_of(rows, CONTROLS, label))]
         rivals += [(f"a {READERS[reader]}", chosen_probe(rows, reader, label)) for reader in READERS]
         for what, rival in rivals:
             if rival is not None:
@@ -116,7 +117,7 @@ def steering_claims(rows: Rows) -> list[Claim]:
         found.append((f"Holding up {NAMES[judge['coder']]} latent {judge['latent']} writes {judge['goal']}",
                       f"{best['hits']} of {best['n']} at strength {best['strength']:g}, {shuffled} with its letters shuffled; {plain['hits']} without an edit, "
                       f"at most {most['hits']} in a control ({most['kind']}){mark(judge['goal'])}", verdict))
-    return [*found, *not_steered(rows)]
+    return found
 
 
 def not_steered(rows: Rows) -> list[Claim]:

@@ -14,14 +14,14 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 from studies.common.results import fill, table  # noqa: E402
-from studies.protein import tables  # noqa: E402
+from studies.protein import claims, tables  # noqa: E402
 from studies.protein.collect import evaluation_rows, rounded, steering_rows  # noqa: E402
 from studies.protein.tables import Rows  # noqa: E402
 
 import sparselight as sl  # noqa: E402
 from sparselight.files import write_bytes  # noqa: E402
 from sparselight.interpret import is_supported  # noqa: E402
-from sparselight.records import Card  # noqa: E402
+from sparselight.records import Card, EvalRecord, RunRecord, SequenceSteeringRecord, StageRecord  # noqa: E402
 
 KINDS = ("signal peptide", "transmembrane region", "topological domain")
 SHOWN = 4  # cards of a kind
@@ -41,20 +41,28 @@ def main() -> None:
     write_bytes(readme, fill(readme.read_text(encoding="utf-8"), {
         "signal": lambda: tables.label_table(rows, tables.SIGNAL), "helix": lambda: tables.label_table(rows, tables.HELIX),
         "association": lambda: tables.association_table(rows), "rules": lambda: tables.rules_table(rows),
-        "cards": lambda: cards_table(own), "judges": lambda: tables.judges_table(own), "steering": lambda: tables.steering_table(own),
+        "cards": lambda: cards_table(own), "claims": lambda: verdicts_table(rows, own),
+        "judges": lambda: tables.judges_table(own), "steering": lambda: tables.steering_table(own),
         "settings": lambda: tables.settings_table(found["settings"])}).encode())
 
 
 def keep_recipe(run: Path, path: Path) -> None:
-    """The best cards of each kind of annotation, how many are supported, and the arms of every steering study."""
+    """The best cards of each kind of annotation, how many are supported, what the SAE and its controls leave unexplained, seconds, and the arms of every
+    steering study."""
+    record = RunRecord.load(run / "run.json")
+    evaluation = EvalRecord.load(run / record.stages["evaluate"] / "evaluation.json")
+    seconds = sum(StageRecord.load(run / place / "record.json").wall_s for place in record.stages.values())
     cards = [card for card in sl.open_run(run).cards if card.source == "base" and card.explanation and card.evidence]
-    rows: Rows = []
+    rows: Rows = [{"what": "run", "seconds": round(seconds), "seed": record.recipe["train"]["seed"]}]
+    rows += [rounded({"what": "value", "coder": row.coder, "dataset": row.dataset, "metric": row.metric, "value": row.value.value, "low": row.value.low,
+                      "high": row.value.high}) for row in evaluation.rows if row.metric in ("fvu", "ce_recovered_mean") and row.value is not None]
     for kind in KINDS:
         own = [card for card in cards if kind in card.explanation.label.partition("=")[0]]
         own.sort(key=lambda card: -(card.evidence.f1.low or 0.0))
         rows += [{"what": "card", "kind": kind, "n_supported": sum(map(is_supported, own)), **card_row(card)} for card in own[:SHOWN]]
     for study in sorted(run.glob("steering/*/steering.json")):
-        rows += [{**row, "coder": "topk"} for row in steering_rows({}, study)]
+        goal = SequenceSteeringRecord.load(study).goal
+        rows += [{**row, "coder": "topk", "goal": goal} for row in steering_rows({}, study)]
     head = f'{{"machine": {json.dumps(f"{platform.machine()}, {platform.system()}")}, "rows": [\n'
     write_bytes(path, (head + ",\n".join(json.dumps(row) for row in rows) + "\n]}\n").encode())
 
@@ -64,6 +72,12 @@ def card_row(card: Card) -> dict[str, Any]:
     values = {name: getattr(evidence, name).value for name in ("f1", "precision", "recall")}
     return rounded({"latent": card.latent, "text": card.explanation.text, "grade": card.grade, **values, "f1_low": evidence.f1.low, "f1_high": evidence.f1.high,
                     "shuffled": evidence.control_f1.high, "fire_rate": card.fire_rate})
+
+
+def verdicts_table(rows: Rows, own: Rows) -> str:
+    """The claims of studies/protein, of the study and of the recipe's steering."""
+    found = [*claims.better_than_controls(rows), *claims.label_claims(rows), *claims.rule_claims(rows), *claims.steering_claims(own)]
+    return table(["Claim", "Found", "Verdict"], [list(claim) for claim in found])
 
 
 def cards_table(rows: Rows) -> str:
