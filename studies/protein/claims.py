@@ -73,7 +73,7 @@ def label_claims(rows: Rows) -> list[Claim]:
         there = "holds" if own["f1_low"] >= FOUND else "does not hold" if own["f1_high"] < FOUND else "not shown"
         found.append((f"A latent stands for {name} (F1 of {FOUND} or more)",
                       f"{NAMES[own['coder']]} at layer {own['layer']}: {with_interval(own, 'f1')}, shuffled labels {shown(own['null_f1_max'])}", there))
-        n_controls = sum(coder in coders(rows) for coder in CONTROLS)
+        n_controls = sum(chosen(rows, coder, label) is not None for coder in CONTROLS)
         rivals: list[tuple[str, dict[str, Any] | None]] = [(f"the best of {n_controls} controls", best_of(rows, CONTROLS, label))]
         rivals += [(f"a {READERS[reader]}", chosen_probe(rows, reader, label)) for reader in READERS]
         for what, rival in rivals:

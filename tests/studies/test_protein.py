@@ -53,7 +53,7 @@ def test_the_layer_that_stands_for_a_coder_is_chosen_on_the_fit_side() -> None:
     assert best is not None and best["layer"] == 3, "not the one that looks best held out"
     found = {claim: verdict for claim, _, verdict in claims.label_claims(rows)}
     assert found["A latent stands for signal peptides (F1 of 0.5 or more)"] == "holds"
-    assert found["It fits signal peptides better than the best of 4 controls"] == "holds"
+    assert found["It fits signal peptides better than the best of 1 controls"] == "holds"
     assert "0.60 [0.50, 0.70] (0.20)" in tables.label_table(
         [*rows, *(row("value", coder, metric="association_f1") for coder in ("topk", "relu", "neurons"))], tables.SIGNAL)
 
